@@ -1,0 +1,6 @@
+//! What an x86-64 machine looks like, as pure data: memory map, port map, interrupt map, CPUID, model-
+//! specific registers, segments and page tables. Nothing here opens a file or makes an ioctl; `boot`
+//! writes these bytes into guest memory and `vmm` hands these values to KVM.
+#![forbid(unsafe_code)]
+
+pub mod layout;
