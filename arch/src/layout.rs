@@ -14,6 +14,18 @@ use std::ops::Range;
 pub const LOW_RAM_END: u64 = 0xc000_0000;
 /// The first address above the hole.
 pub const HIGH_RAM_START: u64 = 0x1_0000_0000;
+/// What the boot loader (that is us) leaves in conventional memory for the kernel, from low to high:
+/// the global descriptor table, see [`crate::segments`].
+pub const GDT: u64 = 0x500;
+/// Start information of the PVH protocol (`hvm_start_info`), with its module list and memory map after it.
+pub const PVH_START_INFO: Range<u64> = 0x6000..0x7000;
+/// The zero page of Linux's boot protocol (`boot_params`), one page.
+pub const ZERO_PAGE: Range<u64> = 0x7000..0x8000;
+/// The root of the page tables for the 64-bit entry; the other tables follow it, see [`crate::paging`].
+pub const PAGE_TABLES: Range<u64> = 0x9000..0xf000;
+/// The kernel's command line with its terminating zero. As long as the biggest that a Linux takes
+/// (`COMMAND_LINE_SIZE`, 64 KiB at the most) may be.
+pub const COMMAND_LINE: Range<u64> = 0x2_0000..0x3_0000;
 /// End of conventional memory: RAM that a PC's boot loader may use below the hole at 640 KiB. The
 /// kilobyte above it, up to 640 KiB, is where a PC keeps its extended BIOS data area.
 pub const CONVENTIONAL_END: u64 = 0x9_fc00;

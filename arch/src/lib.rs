@@ -3,4 +3,9 @@
 //! writes these bytes into guest memory and `vmm` hands these values to KVM.
 #![forbid(unsafe_code)]
 
+pub mod entry;
 pub mod layout;
+pub mod memory_map;
+pub mod paging;
+pub mod registers;
+pub mod segments;
