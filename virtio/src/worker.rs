@@ -1,0 +1,387 @@
+//! The thread of a started device: waits for doorbells and for the device's own file descriptors.
+//!
+//! Made by [`Worker::start`] from a device's `start`, joined by [`Worker::stop`] from its `stop`; both
+//! run on a vCPU thread or on the main thread. The waiting is event-manager's (epoll). What the
+//! thread does is a [`WorkerTask`]: it belongs to the thread while that runs and comes back from
+//! `stop`, so that no lock is needed.
+//!
+//! A task does a bounded amount of work for each event and says [`Turn::Again`] when there is more:
+//! the thread then looks at the stop event first. A guest that keeps its ring full cannot hold a
+//! `stop` up.
+
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::queue::{DescriptorChain, Queue, QueueError};
+use crate::{Interrupt, StartError};
+
+/// Most events that one wait takes from the kernel; the others come with the next one.
+const EVENTS_PER_WAIT: usize = 16;
+
+/// What an event is for, in the 32 bits that event-manager carries: the stop event, the device's own
+/// tokens, or a doorbell.
+const STOP: u32 = u32::MAX;
+const OWN: u32 = 1 << 31;
+
+/// What a device does on its thread.
+pub trait WorkerTask: Debug + Send + 'static {
+    /// Comes first on the thread: registers the device's own file descriptors.
+    ///
+    /// # Errors
+    ///
+    /// What the host answers; the device is then broken.
+    fn begin(&mut self, _events: &mut OwnEvents<'_, '_>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// The doorbell of a queue rang, or this is the queue's first turn after the start, or it said
+    /// [`Turn::Again`]. The doorbell's event has been read.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], by which the device is broken: nothing is called any more.
+    fn doorbell(
+        &mut self,
+        queue_index: usize,
+        events: &mut OwnEvents<'_, '_>,
+    ) -> Result<Turn, Fault>;
+
+    /// A file descriptor of the device is ready.
+    ///
+    /// # Errors
+    ///
+    /// As for [`doorbell`](Self::doorbell).
+    fn ready(
+        &mut self,
+        _token: u32,
+        _ready: EventSet,
+        _events: &mut OwnEvents<'_, '_>,
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// What is left after a queue's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing, until its doorbell rings.
+    Wait,
+    /// More of the same: the queue gets another turn after the other events.
+    Again,
+}
+
+/// Why a started device cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The driver broke a rule of the ring.
+    #[error("the driver broke queue {index}: {source}")]
+    Queue {
+        /// Index of the queue.
+        index: usize,
+        /// The rule.
+        source: QueueError,
+    },
+    /// The host fails.
+    #[error("cannot {what}: {source}")]
+    Host {
+        /// What was wanted, to be read after "cannot".
+        what: &'static str,
+        /// What the host answered.
+        source: io::Error,
+    },
+}
+
+/// The file descriptors that a device waits for beside its doorbells.
+#[derive(Debug)]
+pub struct OwnEvents<'a, 'b> {
+    operations: &'a mut EventOps<'b>,
+}
+
+impl OwnEvents<'_, '_> {
+    /// Waits for `events` of `fd`, level-triggered unless they say otherwise; they come as `token`,
+    /// which is below 2^31 - 1.
+    ///
+    /// # Errors
+    ///
+    /// What epoll answers.
+    pub fn add(&mut self, fd: RawFd, token: u32, events: EventSet) -> Result<(), Fault> {
+        self.operations
+            .add(Events::with_data_raw(fd, OWN | token, events))
+            .map_err(|error| epoll_fault("wait for a file descriptor", error))
+    }
+
+    /// Waits for other events of `fd`; none at all is possible.
+    ///
+    /// # Errors
+    ///
+    /// What epoll answers.
+    pub fn modify(&mut self, fd: RawFd, token: u32, events: EventSet) -> Result<(), Fault> {
+        self.operations
+            .modify(Events::with_data_raw(fd, OWN | token, events))
+            .map_err(|error| epoll_fault("change the wait for a file descriptor", error))
+    }
+
+    /// Waits for `fd` no more.
+    ///
+    /// # Errors
+    ///
+    /// What epoll answers.
+    pub fn remove(&mut self, fd: RawFd) -> Result<(), Fault> {
+        self.operations
+            .remove(Events::empty_raw(fd))
+            .map_err(|error| epoll_fault("end the wait for a file descriptor", error))
+    }
+}
+
+/// A running thread and its task.
+#[derive(Debug)]
+pub struct Worker<T> {
+    stop: EventFd,
+    thread: Option<JoinHandle<Option<T>>>,
+}
+
+impl<T: WorkerTask> Worker<T> {
+    /// Starts a thread that is named `name` and serves `doorbells`, one for each queue in their order.
+    /// Each queue gets a first turn without its doorbell: what became available while nobody waited
+    /// is not lost.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Host`] when the host gives no event or no thread.
+    pub fn start(
+        name: &str,
+        task: T,
+        doorbells: Vec<EventFd>,
+        interrupt: Arc<dyn Interrupt>,
+    ) -> Result<Self, StartError> {
+        let host = |what| move |source| StartError::Host { what, source };
+        let stop = EventFd::new(EFD_NONBLOCK).map_err(host("make an event"))?;
+        let stop_of_thread = stop.try_clone().map_err(host("duplicate an event"))?;
+        let mut manager = EventManager::new_with_capacity(EVENTS_PER_WAIT)
+            .map_err(|error| host("make an epoll instance")(epoll_error(error)))?;
+        let subscriber = manager.add_subscriber(Subscriber {
+            name: name.to_owned(),
+            task,
+            doorbells,
+            stop: stop_of_thread,
+            interrupt,
+            state: State::Starting,
+            registration: Ok(()),
+        });
+        let registration = manager
+            .subscriber_mut(subscriber)
+            .map(|subscriber| std::mem::replace(&mut subscriber.registration, Ok(())));
+        registration
+            .and_then(|registered| registered)
+            .map_err(|error| host("wait for a doorbell")(epoll_error(error)))?;
+        // A zero in the name would be a panic; Linux shows its first 15 bytes.
+        let thread = thread::Builder::new()
+            .name(name.replace('\0', ""))
+            .spawn(move || {
+                run(&mut manager, subscriber);
+                let subscriber = manager.remove_subscriber(subscriber).ok()?;
+                Some(subscriber.task)
+            })
+            .map_err(host("start a thread"))?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Lets the task finish its turn, ends the thread, and gives the task back. `None` when the thread
+    /// panicked.
+    pub fn stop(mut self) -> Option<T> {
+        self.end()
+    }
+}
+
+impl<T> Worker<T> {
+    fn end(&mut self) -> Option<T> {
+        let thread = self.thread.take()?;
+        // The counter would have to be full for this to fail, and then the event is pending.
+        let _already_pending = self.stop.write(1);
+        thread.join().ok().flatten()
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Serves a queue of requests that are answered at once: each chain goes to `handle`, which returns
+/// how many bytes it wrote, and back to the driver. At most `budget` chains a turn; the driver is
+/// told at the end of the turn.
+///
+/// # Errors
+///
+/// [`Fault::Queue`] when the driver broke a rule of the ring.
+pub fn serve(
+    queue_index: u16,
+    queue: &mut Queue,
+    chain: &mut DescriptorChain,
+    interrupt: &dyn Interrupt,
+    budget: u16,
+    mut handle: impl FnMut(&DescriptorChain) -> u32,
+) -> Result<Turn, Fault> {
+    let mut take_turn = || -> Result<(Turn, bool), QueueError> {
+        let mut turn = Turn::Again;
+        queue.disable_notification()?;
+        for _ in 0..budget {
+            if queue.pop(chain)? {
+                let written_bytes = handle(chain);
+                queue.add_used(chain.head(), written_bytes)?;
+            } else if queue.enable_notification()? {
+                queue.disable_notification()?;
+            } else {
+                turn = Turn::Wait;
+                break;
+            }
+        }
+        let notify = queue.ready() && queue.needs_notification()?;
+        Ok((turn, notify))
+    };
+    match take_turn() {
+        Ok((turn, notify)) => {
+            if notify {
+                interrupt.signal_used(queue_index);
+            }
+            Ok(turn)
+        }
+        Err(source) => Err(Fault::Queue {
+            index: usize::from(queue_index),
+            source,
+        }),
+    }
+}
+
+#[derive(Debug)]
+struct Subscriber<T> {
+    name: String,
+    task: T,
+    doorbells: Vec<EventFd>,
+    stop: EventFd,
+    interrupt: Arc<dyn Interrupt>,
+    state: State,
+    registration: event_manager::Result<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Starting,
+    Serving,
+    /// A fault was reported; only the stop event counts.
+    Broken,
+    Stopping,
+}
+
+fn run<T: WorkerTask>(manager: &mut EventManager<Subscriber<T>>, id: event_manager::SubscriberId) {
+    loop {
+        let waited = manager.run();
+        let Ok(subscriber) = manager.subscriber_mut(id) else {
+            return;
+        };
+        if let Err(error) = waited {
+            // epoll_wait fails on arguments alone, and they do not change: this thread is of no more use.
+            subscriber.fail(&Fault::Host {
+                what: "wait for events",
+                source: epoll_error(error),
+            });
+            return;
+        }
+        if subscriber.state == State::Stopping {
+            return;
+        }
+    }
+}
+
+impl<T: WorkerTask> Subscriber<T> {
+    fn register(&self, operations: &mut EventOps<'_>) -> event_manager::Result<()> {
+        operations.add(Events::with_data(&self.stop, STOP, EventSet::IN))?;
+        for (index, doorbell) in (0_u32..).zip(&self.doorbells) {
+            operations.add(Events::with_data(doorbell, index, EventSet::IN))?;
+            // The first turn; a full counter is an event that is pending.
+            let _already_pending = doorbell.write(1);
+        }
+        Ok(())
+    }
+
+    fn serve_event(&mut self, events: Events, operations: &mut EventOps<'_>) -> Result<(), Fault> {
+        let mut own = OwnEvents { operations };
+        if self.state == State::Starting {
+            self.state = State::Serving;
+            self.task.begin(&mut own)?;
+        }
+        let data = events.data();
+        if data & OWN != 0 {
+            return self.task.ready(data & !OWN, events.event_set(), &mut own);
+        }
+        let Ok(index) = usize::try_from(data) else {
+            return Ok(());
+        };
+        let Some(doorbell) = self.doorbells.get(index) else {
+            return Ok(());
+        };
+        // Nothing to read is possible: events are taken in batches, and a queue's event counts once.
+        let _nothing_to_read = doorbell.read();
+        if self.task.doorbell(index, &mut own)? == Turn::Again {
+            let _already_pending = doorbell.write(1);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, fault: &Fault) {
+        self.state = State::Broken;
+        tracing::error!(device = %self.name, "{fault}; the device is broken until its driver resets it");
+        self.interrupt.mark_broken();
+    }
+}
+
+impl<T: WorkerTask> MutEventSubscriber for Subscriber<T> {
+    fn process(&mut self, events: Events, operations: &mut EventOps<'_>) {
+        if events.data() == STOP {
+            self.state = State::Stopping;
+            return;
+        }
+        match self.state {
+            State::Starting | State::Serving => {
+                if let Err(fault) = self.serve_event(events, operations) {
+                    self.fail(&fault);
+                    // A doorbell or a device that is always ready would keep the thread busy.
+                    let _gone = operations.remove(Events::empty_raw(events.fd()));
+                }
+            }
+            State::Broken => {
+                let _gone = operations.remove(Events::empty_raw(events.fd()));
+            }
+            State::Stopping => {}
+        }
+    }
+
+    fn init(&mut self, operations: &mut EventOps<'_>) {
+        self.registration = self.register(operations);
+    }
+}
+
+fn epoll_fault(what: &'static str, error: event_manager::Error) -> Fault {
+    Fault::Host {
+        what,
+        source: epoll_error(error),
+    }
+}
+
+fn epoll_error(error: event_manager::Error) -> io::Error {
+    match error {
+        event_manager::Error::Epoll(errno) => io::Error::from_raw_os_error(errno.errno()),
+        other => io::Error::other(other),
+    }
+}
