@@ -1,1 +1,37 @@
-//! devices
+//! Platform chips of an x86-64 machine, one file each.
+//!
+//! A chip is a plain value behind the contract of [`bus`]: it knows neither KVM nor guest memory, and
+//! reaches the machine through the [`bus::IrqLine`] that it is lent and the [`bus::Effect`] that its
+//! writes return. Time comes from a [`Clock`]. The interrupt controllers ([`IoApic`], [`Pic`]) are pure
+//! state machines whose owner, the interrupt controller of the machine, delivers what they say.
+//!
+//! Everything that a guest can make a chip do is bounded: no access loops, allocates or logs without a
+//! limit, and a chip that needs the host's time ([`Pit`]) has at most one thread, started when the guest
+//! first uses what needs it.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod clock;
+mod ioapic;
+mod pic;
+mod pit;
+mod timed;
+
+pub use clock::{Clock, HostClock};
+pub use ioapic::{IoApic, IoApicWrite, MsiList};
+pub use pic::Pic;
+pub use pit::{Pit, PitCounters, SystemControlB};
+
+#[cfg(test)]
+mod test_clock;
+#[cfg(test)]
+mod test_line;
