@@ -3,9 +3,13 @@
 //! writes these bytes into guest memory and `vmm` hands these values to KVM.
 #![forbid(unsafe_code)]
 
+pub mod cpu_features;
+pub mod cpuid;
 pub mod entry;
 pub mod layout;
+pub mod local_apic;
 pub mod memory_map;
+pub mod msr;
 pub mod paging;
 pub mod registers;
 pub mod segments;
