@@ -1,6 +1,6 @@
 //! The contract between a virtio device and its transport.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::io;
 use std::sync::Arc;
 
@@ -78,6 +78,22 @@ pub struct Activation {
     pub interrupt: Arc<dyn Interrupt>,
 }
 
+impl Activation {
+    /// Takes all queues out, for a device that has `N` of them.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::QueueCount`] when there are more or fewer.
+    pub fn take_queues<const N: usize>(&mut self) -> Result<[ActiveQueue; N], StartError> {
+        <[ActiveQueue; N]>::try_from(std::mem::take(&mut self.queues)).map_err(|queues| {
+            StartError::QueueCount {
+                got: queues.len(),
+                expected: N,
+            }
+        })
+    }
+}
+
 /// A queue and the event by which the driver says that it has put something there.
 #[derive(Debug)]
 pub struct ActiveQueue {
@@ -98,8 +114,8 @@ pub trait Interrupt: Debug + Send + Sync {
     fn signal_config_change(&self);
 
     /// Says that only a reset helps: sets DEVICE_NEEDS_RESET and, when the driver is up, sends a
-    /// configuration change (2.1.1, 2.1.2).
-    fn mark_broken(&self);
+    /// configuration change (2.1.1, 2.1.2). Logs `reason`, within limits.
+    fn mark_broken(&self, reason: &dyn Display);
 }
 
 /// Why a device did not start. The driver's own mistakes are [`StartError::Queue`].

@@ -22,7 +22,12 @@
 )]
 
 mod device;
+pub mod devices;
 pub mod queue;
+pub mod tap;
+#[cfg(test)]
+mod testing;
+pub mod transport;
 pub mod worker;
 
 pub use device::{Activation, ActiveQueue, Interrupt, StartError, VirtioDevice, feature};

@@ -236,3 +236,6 @@ impl Queue {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

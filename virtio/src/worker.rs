@@ -167,7 +167,6 @@ impl<T: WorkerTask> Worker<T> {
         let mut manager = EventManager::new_with_capacity(EVENTS_PER_WAIT)
             .map_err(|error| host("make an epoll instance")(epoll_error(error)))?;
         let subscriber = manager.add_subscriber(Subscriber {
-            name: name.to_owned(),
             task,
             doorbells,
             stop: stop_of_thread,
@@ -266,7 +265,6 @@ pub fn serve(
 
 #[derive(Debug)]
 struct Subscriber<T> {
-    name: String,
     task: T,
     doorbells: Vec<EventFd>,
     stop: EventFd,
@@ -341,8 +339,7 @@ impl<T: WorkerTask> Subscriber<T> {
 
     fn fail(&mut self, fault: &Fault) {
         self.state = State::Broken;
-        tracing::error!(device = %self.name, "{fault}; the device is broken until its driver resets it");
-        self.interrupt.mark_broken();
+        self.interrupt.mark_broken(fault);
     }
 }
 

@@ -1,0 +1,4 @@
+//! The devices, one file each.
+
+pub mod net;
+pub mod rng;
