@@ -24,12 +24,14 @@ mod clock;
 mod ioapic;
 mod pic;
 mod pit;
+mod serial;
 mod timed;
 
 pub use clock::{Clock, HostClock};
 pub use ioapic::{IoApic, IoApicWrite, MsiList};
 pub use pic::Pic;
 pub use pit::{Pit, PitCounters, SystemControlB};
+pub use serial::Serial;
 
 #[cfg(test)]
 mod test_clock;
