@@ -20,17 +20,27 @@
     )
 )]
 
+mod acpi_pm;
 mod clock;
+mod debug_port;
+mod i8042;
 mod ioapic;
 mod pic;
 mod pit;
+mod pvpanic;
+mod reset_register;
 mod serial;
 mod timed;
 
+pub use acpi_pm::AcpiPm;
 pub use clock::{Clock, HostClock};
+pub use debug_port::DebugPort;
+pub use i8042::{I8042, I8042Command, I8042Data, SystemControlA};
 pub use ioapic::{IoApic, IoApicWrite, MsiList};
 pub use pic::Pic;
 pub use pit::{Pit, PitCounters, SystemControlB};
+pub use pvpanic::PvPanic;
+pub use reset_register::ResetRegister;
 pub use serial::Serial;
 
 #[cfg(test)]
