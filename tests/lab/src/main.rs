@@ -1,0 +1,65 @@
+//! `cuddy-lab`: prepares the lab, runs test programs in it, opens a shell in it, shows the demo.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use cuddy_lab::{Assets, Cache, Lab, LabError, demo, runner};
+
+/// A Linux with a hardware KVM, in a software CPU where the host has none.
+#[derive(Debug, Parser)]
+#[command(name = "cuddy-lab")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Fetch and make everything that the lab and its cases use.
+    Assets,
+    /// Run a test program: on the host where its KVM runs kernels natively, or in the lab. This is
+    /// what Cargo's setting `runner` asks for.
+    Run {
+        /// The test program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<String>,
+    },
+    /// Open a shell in the lab, with `cuddy`, the kernels and the initrd in /lab.
+    Shell,
+    /// Boot a stock kernel to its shell.
+    Demo,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cuddy-lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(action: &Action) -> Result<ExitCode, LabError> {
+    match action {
+        Action::Assets => {
+            let cache = Cache::open()?;
+            let assets = Assets::prepare(&cache)?;
+            Lab::prepare(&cache, &assets.cuddy, Some(&assets.root_disk))?;
+            for (name, path) in assets.environment() {
+                println!("{name}={}", path.display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Run { words } => {
+            let (program, arguments) = words.split_first().map_or_else(
+                || (PathBuf::new(), Vec::new()),
+                |(program, rest)| (PathBuf::from(program), rest.to_vec()),
+            );
+            runner::run(&program, &arguments)
+        }
+        Action::Shell => demo::shell(),
+        Action::Demo => demo::demo(),
+    }
+}
