@@ -1,1 +1,3 @@
 //! boot
+
+pub mod acpi;
