@@ -6,8 +6,8 @@
 //! state machines whose owner, the interrupt controller of the machine, delivers what they say.
 //!
 //! Everything that a guest can make a chip do is bounded: no access loops, allocates or logs without a
-//! limit, and a chip that needs the host's time ([`Pit`]) has at most one thread, started when the guest
-//! first uses what needs it.
+//! limit, and a chip whose interrupts come by the clock ([`Pit`], [`CmosRtc`], [`AcpiPm`]) has at most one
+//! thread, started when the guest first asks for such an interrupt and joined when the chip is dropped.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -22,6 +22,7 @@
 
 mod acpi_pm;
 mod clock;
+mod cmos_rtc;
 mod debug_port;
 mod i8042;
 mod ioapic;
@@ -34,6 +35,7 @@ mod timed;
 
 pub use acpi_pm::AcpiPm;
 pub use clock::{Clock, HostClock};
+pub use cmos_rtc::{CmosRtc, RamSize};
 pub use debug_port::DebugPort;
 pub use i8042::{I8042, I8042Command, I8042Data, SystemControlA};
 pub use ioapic::{IoApic, IoApicWrite, MsiList};

@@ -12,6 +12,13 @@ pub(crate) struct TestClock {
 }
 
 impl TestClock {
+    pub(crate) fn at_utc(seconds: u64) -> Self {
+        Self {
+            monotonic_ns: AtomicU64::new(0),
+            utc_ns: AtomicU64::new(seconds * 1_000_000_000),
+        }
+    }
+
     pub(crate) fn advance_ns(&self, nanoseconds: u64) {
         self.monotonic_ns.fetch_add(nanoseconds, Ordering::Relaxed);
         self.utc_ns.fetch_add(nanoseconds, Ordering::Relaxed);
