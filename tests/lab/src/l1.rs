@@ -15,10 +15,12 @@ use crate::busybox::Busybox;
 use crate::cache::{Cache, digest};
 use crate::error::{Context, Result};
 use crate::guest;
+use crate::host::Place;
 use crate::initramfs::Initramfs;
 use crate::kernel::Kernel;
 use crate::process::Program;
 use crate::program_files;
+use crate::root_disk::root_disk;
 
 const INIT: &str = include_str!("../../../resources/guest-init/lab.sh");
 
@@ -75,6 +77,22 @@ pub struct Lab {
     initrd: PathBuf,
     cuddy: PathBuf,
     root_disk: Option<PathBuf>,
+}
+
+/// Fetches and makes everything for the lab and its cases, so that they need no network.
+///
+/// # Errors
+///
+/// When a package cannot be fetched or a file cannot be made.
+pub fn prefetch(cache: &Cache) -> Result<()> {
+    let kernel = Kernel::fetch(cache)?;
+    guest::initrd(cache, &kernel)?;
+    base_initramfs(cache, &kernel)?;
+    if Place::detect()? == Place::Lab {
+        Program::find(cache, "qemu-system-x86", "qemu-system-x86_64")?;
+    }
+    root_disk(cache)?;
+    Ok(())
 }
 
 impl Lab {

@@ -44,7 +44,7 @@ pub use guest::initrd;
 pub use host::Place;
 pub use initramfs::Initramfs;
 pub use kernel::Kernel;
-pub use l1::{Connection, Job, Lab};
+pub use l1::{Connection, Job, Lab, prefetch};
 pub use machine::{Machine, MachineOptions};
 pub use modules::{Module, Modules};
 pub use process::Program;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cuddy_lab::{Assets, Cache, Lab, LabError, demo, runner};
+use cuddy_lab::{Cache, LabError, demo, prefetch, runner};
 
 /// A Linux with a hardware KVM, in a software CPU where the host has none.
 #[derive(Debug, Parser)]
@@ -44,12 +44,7 @@ fn main() -> ExitCode {
 fn run(action: &Action) -> Result<ExitCode, LabError> {
     match action {
         Action::Assets => {
-            let cache = Cache::open()?;
-            let assets = Assets::prepare(&cache)?;
-            Lab::prepare(&cache, &assets.cuddy, Some(&assets.root_disk))?;
-            for (name, path) in assets.environment() {
-                println!("{name}={}", path.display());
-            }
+            prefetch(&Cache::open()?)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Run { words } => {
