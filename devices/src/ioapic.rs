@@ -76,19 +76,18 @@ impl Entry {
         self.0 & Self::LEVEL != 0 && self.delivery_mode() <= Self::DELIVERY_LOWEST_PRIORITY
     }
 
-    /// The message of this entry, unless it is masked, its delivery mode is reserved, or it is ExtINT:
-    /// then the 8259 pair answers for the vector, and the local APIC's LINT0 brings it.
-    fn message(self) -> Option<Msi> {
+    /// The message of this entry whether it is masked or not, unless its delivery mode is reserved or
+    /// ExtINT: then the 8259 pair answers for the vector, and the local APIC's LINT0 brings it.
+    fn unmasked_message(self) -> Option<Msi> {
         let delivery_mode = self.delivery_mode();
-        let sends = matches!(
+        if !matches!(
             delivery_mode,
             Self::DELIVERY_FIXED
                 | Self::DELIVERY_LOWEST_PRIORITY
                 | Self::DELIVERY_SMI
                 | Self::DELIVERY_NMI
                 | Self::DELIVERY_INIT
-        );
-        if self.is_masked() || !sends {
+        ) {
             return None;
         }
         let logical = u64::from(self.0 & Self::DESTINATION_LOGICAL != 0);
@@ -100,6 +99,17 @@ impl Entry {
                 | level << 14
                 | level << 15,
         })
+    }
+
+    /// What an interrupt sends now.
+    fn message(self) -> Option<Msi> {
+        self.unmasked_message().filter(|_| !self.is_masked())
+    }
+
+    /// See [`IoApic::route`].
+    fn route(self) -> Option<Msi> {
+        self.unmasked_message()
+            .filter(|_| self.is_level() || !self.is_masked())
     }
 }
 
@@ -170,10 +180,14 @@ impl IoApic {
         messages
     }
 
-    /// What an event on `pin` would send now, for routes that bypass this chip's pins; `None` when the
-    /// entry is masked or sends no message. Level-triggered entries carry the trigger bit.
+    /// The message for the machine's route of `pin`, over which events bypass this chip.
+    ///
+    /// A masked edge-triggered entry has none: its events are to be lost. A level-triggered entry, which
+    /// carries the trigger bit, has one even while it is masked. Its interrupts go through
+    /// [`set_level`](Self::set_level) and heed the mask; the route is there so that the end of one that is
+    /// in service is still reported, since drivers mask an entry before they end its interrupt.
     pub fn route(&self, pin: u32) -> Option<Msi> {
-        self.entries.get(usize::try_from(pin).ok()?)?.message()
+        self.entries.get(usize::try_from(pin).ok()?)?.route()
     }
 
     /// Answers a read of `data.len()` bytes at `offset` in the chip's page; what is no register stays
@@ -249,7 +263,7 @@ impl IoApic {
         if !entry.is_level() {
             entry.0 &= !Entry::REMOTE_IRR;
         }
-        outcome.routes_changed = before.message() != entry.message();
+        outcome.routes_changed = before.route() != entry.route();
         if entry.is_level() {
             outcome.messages.extend(self.deliver_level(pin));
         }

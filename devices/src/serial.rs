@@ -21,7 +21,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Debug};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 
 use bus::{Effect, IrqLine, PioDevice};
@@ -322,10 +322,8 @@ impl Serial {
     fn send(&mut self) {
         while !self.transmit.is_empty() {
             let (bytes, _) = self.transmit.as_slices();
-            let result = self.output.write(bytes);
-            match result {
+            match self.output.write(bytes) {
                 Ok(written @ 1..) => {
-                    self.has_output_failed = false;
                     self.transmit.drain(..written.min(self.transmit.len()));
                 }
                 // A signal wants this thread elsewhere; the driver's next look tries again.
@@ -334,26 +332,25 @@ impl Serial {
                 {
                     return;
                 }
-                failure => {
-                    self.transmit.clear();
-                    if !std::mem::replace(&mut self.has_output_failed, true) {
-                        let error = failure.err().map(|error| error.to_string());
-                        tracing::error!(
-                            device = "serial",
-                            error = error.as_deref().unwrap_or("the output takes no more bytes"),
-                            "the guest's output is lost"
-                        );
-                    }
-                }
+                Ok(_) => self.lose_output(&ErrorKind::WriteZero.into()),
+                Err(error) => self.lose_output(&error),
             }
         }
-        if let Err(error) = self.output.flush()
+        if !self.has_output_failed
+            && let Err(error) = self.output.flush()
             && error.kind() != ErrorKind::WouldBlock
-            && !std::mem::replace(&mut self.has_output_failed, true)
         {
-            tracing::error!(device = "serial", %error, "the guest's output may be lost");
+            self.lose_output(&error);
         }
         self.is_empty_unreported = true;
+    }
+
+    /// The host's side is broken: the guest goes on as if somebody pulled the cable. Said once.
+    fn lose_output(&mut self, error: &io::Error) {
+        self.transmit.clear();
+        if !std::mem::replace(&mut self.has_output_failed, true) {
+            tracing::error!(device = "serial", %error, "output of the guest is lost");
+        }
     }
 
     fn announce_input_room(&mut self) {
