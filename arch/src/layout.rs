@@ -98,6 +98,8 @@ pub mod gsi {
     pub const PINS: u32 = 24;
     /// The timer: pin 0 of the 8259, pin 2 of the IOAPIC, as the MADT's interrupt source override says.
     pub const PIT: u32 = 0;
+    /// Keyboard controller.
+    pub const KEYBOARD: u32 = 1;
     /// The IOAPIC's pin for the timer.
     pub const PIT_IOAPIC: u32 = 2;
     /// First serial port.

@@ -13,9 +13,6 @@ pub enum Effect {
     /// Nothing beyond the device itself.
     #[default]
     None,
-    /// The IOAPIC's redirection table now sends other messages: routes of interrupt events have to
-    /// be made anew.
-    InterruptRoutesChanged,
     /// The guest turned its power off (ACPI S5).
     PowerOff,
     /// The guest asked for a reset (keyboard controller, reset register).

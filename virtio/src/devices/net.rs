@@ -81,12 +81,12 @@ pub struct Net {
 }
 
 impl Net {
-    /// A network device on `tap`.
+    /// A network device on `tap`, which may be lent to one device after the other.
     ///
     /// # Errors
     ///
     /// [`NetError`] when an option is out of its range.
-    pub fn new(tap: Tap, options: NetOptions) -> Result<Self, NetError> {
+    pub fn new(tap: impl Into<Arc<Tap>>, options: NetOptions) -> Result<Self, NetError> {
         if let Some(mtu) = options.mtu
             && mtu < MIN_MTU_BYTES
         {
@@ -94,7 +94,7 @@ impl Net {
         }
         Ok(Self {
             options,
-            tap: Arc::new(tap),
+            tap: tap.into(),
             worker: None,
             link_up: Arc::new(AtomicBool::new(true)),
             counters: Arc::default(),

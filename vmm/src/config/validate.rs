@@ -1,0 +1,148 @@
+//! What can be said of a configuration without opening anything, all of it at once.
+
+use std::collections::HashSet;
+
+use super::{CPUS_MAX, DiskConfig, MachineConfig, NetConfig, Problem, Problems};
+
+/// Less memory than this holds no kernel and its tables.
+const MEMORY_MIN_BYTES: u64 = 2 << 20;
+/// The kernel's name for an interface has 16 bytes with its zero (linux/if.h, IFNAMSIZ).
+const INTERFACE_NAME_MAX_BYTES: usize = 15;
+/// The length of a block device's serial number (virtio 1.3, 5.2.6).
+const DISK_SERIAL_MAX_BYTES: usize = 20;
+/// The smallest MTU of IPv4, and of virtio (virtio 1.3, 5.1.4.1).
+const MTU_MIN_BYTES: u16 = 68;
+
+impl MachineConfig {
+    /// Looks for everything that is wrong in the values themselves.
+    ///
+    /// # Errors
+    ///
+    /// All the problems that were found.
+    pub fn validate(&self) -> Result<(), Problems> {
+        let mut problems = Vec::new();
+        self.check_machine(&mut problems);
+        self.check_devices(&mut problems);
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Problems(problems))
+        }
+    }
+
+    /// How many virtio devices this machine has.
+    pub const fn virtio_devices(&self) -> usize {
+        self.disk.len() + self.net.len() + self.rng as usize
+    }
+
+    fn check_machine(&self, problems: &mut Vec<Problem>) {
+        if self.kernel.is_none() {
+            problems.push(Problem::new(
+                "kernel",
+                "there is none: name a vmlinux or bzImage with --kernel PATH",
+            ));
+        }
+        if self.cpus == 0 || self.cpus > CPUS_MAX {
+            problems.push(Problem::new(
+                "cpus",
+                format_args!("{} is out of range: use 1 to {CPUS_MAX}", self.cpus),
+            ));
+        }
+        if let Err(error) = self.cpu.parse::<arch::cpu_features::CpuModel>() {
+            problems.push(Problem::new("cpu", error));
+        }
+        let size = self.memory.size;
+        let page = self.memory.hugepages.page_size_bytes();
+        if size.0 < MEMORY_MIN_BYTES {
+            problems.push(Problem::new(
+                "memory",
+                format_args!(
+                    "{size} is too little for any kernel: use at least 2M, 512M for a distribution"
+                ),
+            ));
+        } else if !size.0.is_multiple_of(page) {
+            problems.push(Problem::new(
+                "memory",
+                format_args!("{size} is not a multiple of the page size of {page} bytes"),
+            ));
+        }
+        if self
+            .cmdline
+            .as_ref()
+            .is_some_and(|text| text.contains('\0'))
+        {
+            problems.push(Problem::new("cmdline", "has a zero byte in it: remove it"));
+        }
+    }
+
+    fn check_devices(&self, problems: &mut Vec<Problem>) {
+        let most = arch::layout::gsi::VIRTIO_MMIO.len();
+        if self.virtio_devices() > most {
+            problems.push(Problem::new(
+                "disk, net, rng",
+                format_args!(
+                    "{} virtio devices are too many: a machine has interrupts for {most}",
+                    self.virtio_devices()
+                ),
+            ));
+        }
+        for (index, disk) in self.disk.iter().enumerate() {
+            check_disk(&format!("disk[{index}]"), disk, problems);
+        }
+        let mut taps = HashSet::new();
+        for (index, net) in self.net.iter().enumerate() {
+            let key = format!("net[{index}]");
+            check_net(&key, net, problems);
+            if !taps.insert(&net.tap) {
+                problems.push(Problem::new(
+                    key,
+                    format_args!(
+                        "tap '{}' is used twice: give each interface its own",
+                        net.tap
+                    ),
+                ));
+            }
+        }
+    }
+}
+
+fn check_disk(key: &str, disk: &DiskConfig, problems: &mut Vec<Problem>) {
+    if disk.path.as_os_str().is_empty() {
+        problems.push(Problem::new(
+            key,
+            "path is empty: name an image or a block device",
+        ));
+    }
+    if let Some(serial) = &disk.serial
+        && (serial.len() > DISK_SERIAL_MAX_BYTES
+            || !serial.bytes().all(|byte| (0x20..0x7f).contains(&byte)))
+    {
+        problems.push(Problem::new(
+            key,
+            format_args!("serial '{serial}' does not fit: use at most {DISK_SERIAL_MAX_BYTES} printable ASCII characters"),
+        ));
+    }
+}
+
+fn check_net(key: &str, net: &NetConfig, problems: &mut Vec<Problem>) {
+    let name = &net.tap;
+    let allowed =
+        |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':' && byte != b'%';
+    if name.is_empty() || name.len() > INTERFACE_NAME_MAX_BYTES || !name.bytes().all(allowed) {
+        problems.push(Problem::new(
+            key,
+            format_args!("tap '{name}' is no interface name: use 1 to {INTERFACE_NAME_MAX_BYTES} letters, digits, '-', '_' and '.'"),
+        ));
+    }
+    if let Some(mtu) = net.mtu
+        && mtu < MTU_MIN_BYTES
+    {
+        problems.push(Problem::new(
+            key,
+            format_args!("mtu {mtu} is too small: use {MTU_MIN_BYTES} to 65535"),
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests;

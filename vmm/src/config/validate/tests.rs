@@ -1,0 +1,80 @@
+use super::super::{ByteSize, HugePages, MacAddress, MemoryConfig};
+use super::*;
+
+fn good() -> MachineConfig {
+    MachineConfig {
+        kernel: Some("vmlinux".into()),
+        ..MachineConfig::default()
+    }
+}
+
+fn keys(config: &MachineConfig) -> Vec<String> {
+    match config.validate() {
+        Ok(()) => Vec::new(),
+        Err(problems) => problems.0.into_iter().map(|problem| problem.key).collect(),
+    }
+}
+
+fn net(tap: &str) -> NetConfig {
+    NetConfig {
+        tap: tap.to_owned(),
+        create: false,
+        mac: Some(MacAddress::new([2, 0, 0, 0, 0, 1]).unwrap()),
+        mtu: None,
+    }
+}
+
+#[test]
+fn the_default_lacks_only_a_kernel() {
+    assert_eq!(keys(&MachineConfig::default()), ["kernel"]);
+    assert_eq!(keys(&good()), [""; 0]);
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let config = MachineConfig {
+        cpus: 0,
+        cpu: "host,-nonsense".to_owned(),
+        memory: MemoryConfig::with_size(ByteSize(1 << 20)),
+        cmdline: Some("a\0b".to_owned()),
+        disk: vec![DiskConfig {
+            path: "".into(),
+            readonly: false,
+            cache: super::super::CacheMode::Writeback,
+            serial: Some("a serial number that is too long".to_owned()),
+        }],
+        net: vec![net("tap0"), net("tap0"), net("a name")],
+        ..MachineConfig::default()
+    };
+    assert_eq!(
+        keys(&config),
+        [
+            "kernel", "cpus", "cpu", "memory", "cmdline", "disk[0]", "disk[0]", "net[1]", "net[2]"
+        ]
+    );
+}
+
+#[test]
+fn memory_comes_in_whole_pages() {
+    let mut config = good();
+    config.memory.size = ByteSize((64 << 20) + 512);
+    assert_eq!(keys(&config), ["memory"]);
+    config.memory.size = ByteSize(65 << 20);
+    assert_eq!(keys(&config), [""; 0]);
+    config.memory.hugepages = HugePages::Size2M;
+    assert_eq!(keys(&config), ["memory"]);
+}
+
+#[test]
+fn cpus_and_devices_have_their_limits() {
+    let mut config = good();
+    config.cpus = 255;
+    assert_eq!(keys(&config), [""; 0]);
+    config.cpus = 256;
+    assert_eq!(keys(&config), ["cpus"]);
+    config.cpus = 1;
+    config.net = (0..15).map(|index| net(&format!("tap{index}"))).collect();
+    assert_eq!(keys(&config), ["disk, net, rng"]);
+    config.rng = false;
+    assert_eq!(keys(&config), [""; 0]);
+}

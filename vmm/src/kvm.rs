@@ -1,0 +1,86 @@
+//! /dev/kvm: opened, checked, and asked what every machine needs to know of it.
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::Kvm;
+
+use crate::host::capabilities::{self, MissingCapability};
+use crate::host::{self, Level};
+
+/// Where KVM is.
+const PATH: &std::ffi::CStr = c"/dev/kvm";
+
+/// Why KVM cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// It is not there, or may not be opened.
+    #[error("/dev/kvm: {found}: {remedy}")]
+    Open {
+        /// What is wrong.
+        found: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A missing capability.
+    #[error(transparent)]
+    Capability(#[from] MissingCapability),
+    /// An ioctl that failed.
+    #[error("KVM does not {what}: {source}")]
+    Ioctl {
+        /// What it was to do.
+        what: &'static str,
+        /// What it said.
+        source: kvm_ioctls::Error,
+    },
+}
+
+/// KVM as this process uses it. Opened once, for all incarnations of a machine.
+#[derive(Debug)]
+pub struct Host {
+    kvm: Kvm,
+    cpuid: CpuId,
+}
+
+impl Host {
+    /// Opens KVM and checks that it can do what every machine needs.
+    ///
+    /// # Errors
+    ///
+    /// [`KvmError`], which says what to do.
+    pub fn open() -> Result<Self, KvmError> {
+        let kvm = Kvm::new_with_path(PATH).map_err(|error| explain(&error))?;
+        capabilities::check(&kvm)?;
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|source| KvmError::Ioctl {
+                what: "tell which processor features it supports",
+                source,
+            })?;
+        Ok(Self { kvm, cpuid })
+    }
+
+    /// The system file descriptor.
+    pub const fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    /// Processor features that KVM can give a guest (KVM API, 4.46).
+    pub const fn cpuid(&self) -> &CpuId {
+        &self.cpuid
+    }
+}
+
+/// What a look at the whole host says of an open that failed.
+fn explain(error: &kvm_ioctls::Error) -> KvmError {
+    let failure = host::report()
+        .findings
+        .into_iter()
+        .find(|finding| finding.level == Level::Failure);
+    let (found, remedy) = match failure {
+        Some(finding) => (finding.found, finding.remedy),
+        None => (error.to_string(), None),
+    };
+    KvmError::Open {
+        found,
+        remedy: remedy.unwrap_or_else(|| "'cuddy check' says more".to_owned()),
+    }
+}

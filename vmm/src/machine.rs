@@ -1,0 +1,251 @@
+//! One incarnation of a machine: put together in the order that costs least, run, paused, taken apart.
+//!
+//! The order of the steps in [`Machine::build`] is not a matter of taste. Each in-kernel device makes KVM
+//! wait out a grace period at the next memory slot, so slots come before interrupt controllers, and
+//! doorbells come when a driver starts its device. The kernel is read before vCPUs exist, as they start
+//! with its entry.
+
+mod doorbells;
+mod platform;
+mod virtio_mmio;
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, PoisonError};
+
+use arch::cpuid::physical_address_bits;
+use arch::entry::EntryState;
+use arch::layout;
+use arch::memory_map::MemoryMap;
+use boot::LoadError;
+use bus::{MmioBus, PioBus};
+use devices::RamSize;
+use kvm_ioctls::VmFd;
+
+use crate::config::{IrqchipMode, MachineConfig, Problem};
+use crate::error::VmmError;
+use crate::interrupts::Interrupts;
+use crate::kvm::{Host, KvmError};
+use crate::lifecycle::GuestEnd;
+use crate::memory::{self, GuestMemory};
+use crate::session::{Resources, command_line};
+use crate::vcpu::{
+    Vcpu, VcpuContext, VcpuControl, VcpuSetup, VcpuTemplate, VcpuThread, from_kvm, pause_all,
+};
+use platform::Platform;
+
+/// A machine that has been built. Dropped, it is taken apart: vCPUs first, then devices, memory last.
+#[derive(Debug)]
+pub struct Machine {
+    // The order of the fields is the order of the end.
+    vcpus: Vec<VcpuThread>,
+    platform: Platform,
+    // Held for the vCPUs and devices that use it without a reference that the compiler sees.
+    _memory: GuestMemory,
+}
+
+impl Machine {
+    /// Puts a machine together as `config` says, its kernel loaded, its vCPUs standing. `output` is where
+    /// its serial port writes; `report` is called on a vCPU's thread when the guest ends.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError`] when the host refuses something or a kernel does not fit.
+    pub fn build(
+        host: &Host,
+        config: &MachineConfig,
+        resources: &Resources,
+        output: Box<dyn Write + Send>,
+        report: impl Fn(GuestEnd) + Clone + Send + 'static,
+    ) -> Result<Self, VmmError> {
+        let vm = Arc::new(create_vm(host)?);
+        let supported: Vec<_> = host.cpuid().as_slice().iter().map(from_kvm).collect();
+        let map = MemoryMap::new(config.memory.size.0, physical_address_bits(&supported))
+            .map_err(|error| Problem::new("memory", error))?;
+        let memory = memory::map(&config.memory, &map).map_err(VmmError::host)?;
+        memory::register(&vm, &memory).map_err(VmmError::host)?;
+        // The topmost of the pages that KVM keeps for itself on Intel hosts.
+        set_internal_pages(&vm).map_err(VmmError::host)?;
+
+        let boot_vcpu = Arc::new(VcpuControl::default());
+        let interrupts =
+            Interrupts::new(config.irqchip, &vm, &boot_vcpu).map_err(VmmError::host)?;
+        let (mut pio, mut mmio) = (PioBus::default(), MmioBus::default());
+        interrupts
+            .place(&mut pio, &mut mmio)
+            .map_err(VmmError::host)?;
+        let own_timer = config.irqchip == IrqchipMode::Split;
+        let platform = Platform::place(&mut pio, &interrupts, own_timer, ram_size(&map), output)?;
+        let virtio = virtio_mmio::place(config, resources, &vm, &memory, &interrupts, &mut mmio)?;
+
+        let entry = load(config, resources, &memory, &virtio)?;
+        let context = VcpuContext {
+            pio: Arc::new(pio),
+            mmio: Arc::new(mmio),
+            interrupts,
+        };
+        let vcpus = start_vcpus(host, config, &vm, &context, boot_vcpu, &entry, report)?;
+        Ok(Self {
+            vcpus,
+            platform,
+            _memory: memory,
+        })
+    }
+
+    /// Lets the vCPUs run.
+    pub fn run(&self) {
+        for vcpu in &self.vcpus {
+            vcpu.control().run();
+        }
+    }
+
+    /// Brings all vCPUs to an instruction boundary.
+    pub fn pause(&self) {
+        pause_all(&self.vcpus);
+    }
+
+    /// Presses the ACPI power button.
+    pub fn press_power_button(&self) {
+        self.platform
+            .acpi_pm
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .press_power_button();
+    }
+
+    /// Readable when the serial port has room for input that [`put_serial_input`](Self::put_serial_input)
+    /// left over.
+    pub fn serial_room_event(&self) -> BorrowedFd<'_> {
+        self.platform.serial_room.as_fd()
+    }
+
+    /// Gives `bytes` to the serial port and returns how many it took. When it left some, the room event
+    /// tells when it can take more.
+    pub fn put_serial_input(&self, bytes: &[u8]) -> usize {
+        self.platform.serial_room.acknowledge();
+        self.platform
+            .serial
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .enqueue_input(bytes)
+    }
+}
+
+fn create_vm(host: &Host) -> Result<VmFd, VmmError> {
+    loop {
+        match host.kvm().create_vm() {
+            Ok(vm) => return Ok(vm),
+            // A signal came while the kernel was at it (Linux, kvm_create_vm waits killably).
+            Err(error) if error.errno() == libc::EINTR => {}
+            Err(source) => {
+                return Err(VmmError::host(KvmError::Ioctl {
+                    what: "create a machine",
+                    source,
+                }));
+            }
+        }
+    }
+}
+
+/// Tells KVM where it may put the pages that real mode needs on older Intel processors, in the hole
+/// below 4 GiB.
+fn set_internal_pages(vm: &VmFd) -> Result<(), KvmError> {
+    let refused = |source| KvmError::Ioctl {
+        what: "take the addresses of its own pages",
+        source,
+    };
+    let tss = usize::try_from(layout::KVM_TSS).unwrap_or(usize::MAX);
+    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+        .map_err(refused)?;
+    vm.set_tss_address(tss).map_err(refused)
+}
+
+fn ram_size(map: &MemoryMap) -> RamSize {
+    RamSize {
+        below_4_gib_bytes: map.low_ram_end(),
+        above_4_gib_bytes: map.size_bytes() - map.low_ram_end(),
+    }
+}
+
+/// Loads kernel, initrd, command line and tables; gives the boot vCPU's state.
+fn load(
+    config: &MachineConfig,
+    resources: &Resources,
+    memory: &GuestMemory,
+    virtio: &[boot::acpi::VirtioMmio],
+) -> Result<EntryState, VmmError> {
+    let platform = boot::acpi::Platform {
+        cpus: u8::try_from(config.cpus).unwrap_or(u8::MAX),
+        pit_override: true,
+        virtio_mmio: virtio,
+        serial: true,
+        rtc: true,
+        pvpanic: true,
+    };
+    let rsdp = boot::acpi::write_tables(memory, &platform).map_err(VmmError::host)?;
+    let command_line = command_line(config, virtio);
+    let entry = boot::load(
+        memory,
+        &resources.kernel,
+        resources.initrd.as_ref(),
+        &command_line,
+        Some(rsdp),
+    )
+    .map_err(|error| {
+        let key = match error {
+            LoadError::Kernel(_) | LoadError::Paging { .. } => "kernel",
+            LoadError::Initrd(_) => "initrd",
+            LoadError::CommandLine(_) => "cmdline",
+            LoadError::MemoryLayout { .. } | LoadError::Memory { .. } => {
+                return VmmError::host(error);
+            }
+        };
+        Problem::new(key, error).into()
+    })?;
+    Ok(match entry {
+        boot::Entry::Linux64 { entry, .. } => EntryState::linux_64_bit(entry),
+        boot::Entry::Pvh { entry, .. } => EntryState::pvh(u32::try_from(entry).unwrap_or(u32::MAX)),
+    })
+}
+
+fn start_vcpus(
+    host: &Host,
+    config: &MachineConfig,
+    vm: &VmFd,
+    context: &VcpuContext,
+    boot_vcpu: Arc<VcpuControl>,
+    entry: &EntryState,
+    report: impl Fn(GuestEnd) + Clone + Send + 'static,
+) -> Result<Vec<VcpuThread>, VmmError> {
+    let mut template: Option<VcpuTemplate> = None;
+    let mut vcpus = Vec::with_capacity(usize::from(config.cpus));
+    for number in 0..config.cpus {
+        let vcpu = vm.create_vcpu(u64::from(number)).map_err(|source| {
+            VmmError::host(KvmError::Ioctl {
+                what: "create a vCPU",
+                source,
+            })
+        })?;
+        let is_boot = number == 0;
+        let template = match &mut template {
+            Some(template) => template,
+            None => {
+                let tsc_khz = vcpu.get_tsc_khz().ok();
+                template.insert(VcpuTemplate::new(host, config.cpus, &config.cpu, tsc_khz)?)
+            }
+        };
+        let setup = VcpuSetup {
+            number,
+            entry: is_boot.then_some(entry),
+        };
+        template.set_up(&vcpu, &setup)?;
+        let (control, external) = match is_boot {
+            true => (Arc::clone(&boot_vcpu), context.interrupts.external()),
+            false => (Arc::default(), None),
+        };
+        let vcpu = Vcpu::new(vcpu, context.clone(), external);
+        let thread = VcpuThread::start(number, vcpu, control, report.clone());
+        vcpus.push(thread.map_err(VmmError::host)?);
+    }
+    Ok(vcpus)
+}

@@ -1,0 +1,66 @@
+//! The virtio devices of a machine: made from what the session lends, each behind a virtio-mmio
+//! transport with a page and an interrupt of its own.
+
+use std::sync::{Arc, Mutex};
+
+use arch::layout::{self, gsi};
+use boot::acpi::VirtioMmio;
+use bus::{DoorbellRegistry, MmioBus};
+use kvm_ioctls::VmFd;
+use virtio::VirtioDevice;
+use virtio::devices::rng::Rng;
+use virtio::transport::MmioTransport;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::doorbells::Doorbells;
+use crate::config::MachineConfig;
+use crate::error::VmmError;
+use crate::interrupts::Interrupts;
+use crate::memory::GuestMemory;
+use crate::session::Resources;
+
+/// Places disks, network interfaces and the entropy device, in this order, and says where they are.
+///
+/// # Errors
+///
+/// [`VmmError::Host`] when the host refuses a descriptor or an interrupt.
+pub fn place(
+    config: &MachineConfig,
+    resources: &Resources,
+    vm: &Arc<VmFd>,
+    memory: &GuestMemory,
+    interrupts: &Interrupts,
+    mmio: &mut MmioBus,
+) -> Result<Vec<VirtioMmio>, VmmError> {
+    let doorbells: Arc<dyn DoorbellRegistry> = Arc::new(Doorbells::new(Arc::clone(vm)));
+    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+    for (index, net) in config.net.iter().enumerate() {
+        devices.push(Box::new(resources.net(&config.name, index, net)?));
+    }
+    if config.rng {
+        devices.push(Box::new(Rng::new()));
+    }
+    let addresses = layout::VIRTIO_MMIO
+        .step_by(usize::try_from(layout::VIRTIO_MMIO_STRIDE).unwrap_or(usize::MAX));
+    let mut places = Vec::with_capacity(devices.len());
+    for ((device, address), gsi) in devices.into_iter().zip(addresses).zip(gsi::VIRTIO_MMIO) {
+        let event = EventFd::new(EFD_NONBLOCK).map_err(VmmError::host)?;
+        interrupts.connect(&event, gsi).map_err(VmmError::host)?;
+        let transport = MmioTransport::new(
+            device,
+            Arc::clone(memory),
+            address,
+            event,
+            Arc::clone(&doorbells),
+        );
+        let length = layout::VIRTIO_MMIO_LENGTH;
+        mmio.insert(address, length, Arc::new(Mutex::new(transport)))
+            .map_err(VmmError::host)?;
+        places.push(VirtioMmio {
+            address,
+            length,
+            gsi,
+        });
+    }
+    Ok(places)
+}

@@ -1,0 +1,212 @@
+//! A machine from its configuration to its end: what the host lends it, and the driver of its life.
+//!
+//! A session opens everything that the configuration names, once. The machine that it builds can end and
+//! be built again; disks, network interfaces, kernel and console stay open meanwhile. All of this runs on
+//! the thread that calls [`Session::run`].
+
+mod resources;
+mod wait;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::config::MachineConfig;
+use crate::console::Console;
+use crate::error::VmmError;
+use crate::events::{Control, EventQueue, Request};
+use crate::kvm::Host;
+use crate::lifecycle::{Command, Event, Outcome, Policy, State};
+use crate::machine::Machine;
+
+pub use resources::{Resources, command_line};
+
+/// How much input is taken from the console at a time.
+const INPUT_MAX_BYTES: usize = 4096;
+
+/// Called on the driver's thread when the descriptor beside it is readable.
+pub type EventHandler = Box<dyn FnMut(BorrowedFd<'_>, &Control) + Send>;
+
+struct EventSource {
+    descriptor: OwnedFd,
+    handler: EventHandler,
+}
+
+/// A machine and what the host lends it.
+pub struct Session {
+    config: MachineConfig,
+    host: Host,
+    resources: Resources,
+    console: Console,
+    queue: Arc<EventQueue>,
+    sources: Vec<EventSource>,
+    /// Input that the console gave and the serial port has not taken yet.
+    pending_input: VecDeque<u8>,
+}
+
+impl Session {
+    /// Opens all that `config` names. Nothing is opened before the configuration is valid.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError::Configuration`] with all problems at once, or [`VmmError::Host`].
+    pub fn open(config: MachineConfig, console: Console) -> Result<Self, VmmError> {
+        config.validate()?;
+        let resources = Resources::open(&config)?;
+        Ok(Self {
+            host: Host::open().map_err(VmmError::host)?,
+            resources,
+            config,
+            console,
+            queue: Arc::new(EventQueue::new().map_err(VmmError::host)?),
+            sources: Vec::new(),
+            pending_input: VecDeque::new(),
+        })
+    }
+
+    /// A handle that steers the machine from any thread.
+    pub fn control(&self) -> Control {
+        Control::new(Arc::clone(&self.queue))
+    }
+
+    /// Has `handler` called by the driver whenever `descriptor` is readable.
+    pub fn add_event_source(&mut self, descriptor: OwnedFd, handler: EventHandler) {
+        self.sources.push(EventSource {
+            descriptor,
+            handler,
+        });
+    }
+
+    /// Builds the machine, runs it, and returns how it ended.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError`] when the machine cannot be built, or not again after a reset.
+    pub fn run(mut self) -> Result<Outcome, VmmError> {
+        let policy = Policy {
+            on_poweroff: self.config.on_poweroff,
+            on_reboot: self.config.on_reboot,
+            on_crash: self.config.on_crash,
+        };
+        let mut incarnation = 0;
+        let mut machine = self.build(incarnation)?;
+        let mut state = State::Created;
+        self.control().start();
+        loop {
+            while let Some(request) = self.queue.pop() {
+                let event = match request {
+                    Request::Lifecycle(event) => event,
+                    Request::GuestEnd {
+                        incarnation: of,
+                        end,
+                    } if of == incarnation => Event::Guest(end),
+                    Request::GuestEnd { .. } => continue,
+                    Request::PowerButton => {
+                        machine.press_power_button();
+                        continue;
+                    }
+                };
+                tracing::debug!("{state:?}: {event:?}");
+                let (next, command) = state.next(event, policy);
+                state = next;
+                if command != Command::Nothing {
+                    tracing::info!("{}: {state:?}", self.config.name);
+                }
+                match command {
+                    Command::Nothing => {}
+                    Command::Run => machine.run(),
+                    Command::Pause => self.without_waiting_for_readers(|| machine.pause()),
+                    Command::Rebuild => {
+                        self.without_waiting_for_readers(|| drop(machine));
+                        incarnation += 1;
+                        machine = self.build(incarnation)?;
+                        machine.run();
+                    }
+                    Command::Destroy => {
+                        self.without_waiting_for_readers(|| drop(machine));
+                        let State::Stopped(outcome) = state else {
+                            unreachable!("a machine is taken apart when it has stopped")
+                        };
+                        return Ok(outcome);
+                    }
+                }
+            }
+            self.wait(&machine)?;
+        }
+    }
+
+    fn build(&self, incarnation: u64) -> Result<Machine, VmmError> {
+        let queue = Arc::clone(&self.queue);
+        Machine::build(
+            &self.host,
+            &self.config,
+            &self.resources,
+            self.console.output(),
+            move |end| queue.push(Request::GuestEnd { incarnation, end }),
+        )
+    }
+
+    /// Does something that waits for vCPUs, none of which may then be held up by a pipe that nobody reads.
+    fn without_waiting_for_readers(&self, action: impl FnOnce()) {
+        self.console.let_output_wait(false);
+        action();
+        self.console.let_output_wait(true);
+    }
+
+    /// Waits until there is something to do, and does what is not for the lifecycle.
+    fn wait(&mut self, machine: &Machine) -> Result<(), VmmError> {
+        let console = self.console.event_source();
+        let fixed = [
+            Some(self.queue.as_fd()),
+            console,
+            Some(machine.serial_room_event()),
+        ];
+        let sources = self.sources.iter().map(|source| source.descriptor.as_fd());
+        let descriptors: Vec<_> = fixed.into_iter().chain(sources.map(Some)).collect();
+        let ready = wait::until_readable(&descriptors).map_err(VmmError::host)?;
+        let mut ready = ready.into_iter();
+        if ready.next() == Some(true) {
+            self.queue.acknowledge();
+        }
+        let (input, room) = (ready.next() == Some(true), ready.next() == Some(true));
+        if input || room {
+            self.move_serial_input(machine);
+        }
+        let control = Control::new(Arc::clone(&self.queue));
+        for (source, readable) in self.sources.iter_mut().zip(ready) {
+            if readable {
+                (source.handler)(source.descriptor.as_fd(), &control);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves input from the console to the serial port. What the port has no room for waits here, and
+    /// the console stays silent meanwhile: the port says when it has room.
+    fn move_serial_input(&mut self, machine: &Machine) {
+        let room = match self.pending_input.is_empty() {
+            true => INPUT_MAX_BYTES,
+            false => 0,
+        };
+        self.pending_input.extend(self.console.service(room));
+        let taken = machine.put_serial_input(self.pending_input.make_contiguous());
+        self.pending_input.drain(..taken);
+        if self.pending_input.is_empty() && room == 0 {
+            // The console was silenced; with room it speaks again.
+            self.pending_input
+                .extend(self.console.service(INPUT_MAX_BYTES));
+            let taken = machine.put_serial_input(self.pending_input.make_contiguous());
+            self.pending_input.drain(..taken);
+        }
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Session")
+            .field("config", &self.config)
+            .field("console", &self.console)
+            .finish_non_exhaustive()
+    }
+}

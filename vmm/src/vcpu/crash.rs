@@ -1,0 +1,64 @@
+//! What is said of a guest that KVM can run no further.
+
+use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
+use kvm_ioctls::VcpuFd;
+
+use super::run_page::RunPage;
+
+/// Set in the first datum of an emulation error when instruction bytes follow (KVM API, 5,
+/// `KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES`).
+const FLAG_INSTRUCTION_BYTES: u64 = 1;
+/// The longest instruction (Intel SDM volume 2, 2.3.11).
+const INSTRUCTION_BYTES_MAX: usize = 15;
+
+/// One line on a KVM_EXIT_INTERNAL_ERROR: kind, place, instruction.
+pub fn describe_internal_error(vcpu: &VcpuFd, page: &RunPage) -> String {
+    let (suberror, data) = page.internal_error();
+    let place = vcpu
+        .get_regs()
+        .map(|registers| format!(" at {:#x}", registers.rip))
+        .unwrap_or_default();
+    if suberror == KVM_INTERNAL_ERROR_EMULATION {
+        let bytes = instruction_bytes(&data)
+            .map(|bytes| format!(", instruction {bytes}"))
+            .unwrap_or_default();
+        format!("KVM cannot emulate the guest{place}{bytes}")
+    } else {
+        format!("KVM failed inside{place}: suberror {suberror}, data {data:#x?}")
+    }
+}
+
+/// The bytes that KVM gave, in hexadecimal.
+fn instruction_bytes(data: &[u64]) -> Option<String> {
+    let (&flags, rest) = data.split_first()?;
+    if flags & FLAG_INSTRUCTION_BYTES == 0 {
+        return None;
+    }
+    let bytes: Vec<u8> = rest.iter().flat_map(|datum| datum.to_le_bytes()).collect();
+    let (&count, bytes) = bytes.split_first()?;
+    let bytes = bytes
+        .iter()
+        .take(usize::from(count).min(INSTRUCTION_BYTES_MAX))
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<Vec<_>>()
+        .join(" ");
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_as_far_as_kvm_gave_them() {
+        let packed = u64::from_le_bytes([2, 0x0f, 0xc7, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(instruction_bytes(&[1, packed]), Some("0f c7".to_owned()));
+        assert_eq!(instruction_bytes(&[0, packed]), None);
+        assert_eq!(instruction_bytes(&[]), None);
+        assert_eq!(instruction_bytes(&[1]), None);
+        assert_eq!(
+            instruction_bytes(&[1, u64::MAX, u64::MAX]).map(|text| text.len()),
+            Some(15 * 3 - 1)
+        );
+    }
+}
