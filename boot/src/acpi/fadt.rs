@@ -14,6 +14,8 @@ use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 const LEGACY_DEVICES: u16 = 1 << 0;
 const VGA_NOT_PRESENT: u16 = 1 << 2;
 const CMOS_RTC_NOT_PRESENT: u16 = 1 << 5;
+/// Index in CMOS memory of the byte with the century, as every PC has it.
+const CENTURY_INDEX: u8 = 0x32;
 /// A latency in microseconds that says that the state C2, or C3, is not supported (5.2.9).
 const NO_C2: u16 = 101;
 const NO_C3: u16 = 1001;
@@ -54,10 +56,10 @@ fn register(port: u16, bytes: u8, access: AccessSize) -> GAS {
 
 /// The table, with the addresses of the two that it points to.
 ///
-/// Flags that are not set say something too: the power button is a fixed one, and 24 bits of the timer
-/// count.
+/// Flags that are not set say something too: the power button is a fixed one. The timer has 32 bits.
 pub(super) fn table(facs: u32, dsdt: u32, rtc: bool) -> FADT {
     let mut boot_architecture = LEGACY_DEVICES | VGA_NOT_PRESENT;
+    let century = if rtc { CENTURY_INDEX } else { 0 };
     if !rtc {
         boot_architecture |= CMOS_RTC_NOT_PRESENT;
     }
@@ -68,6 +70,7 @@ pub(super) fn table(facs: u32, dsdt: u32, rtc: bool) -> FADT {
         // There is no sleep button, and the clock wakes nobody.
         .flag(Flags::SlpButton)
         .flag(Flags::FixRtc)
+        .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup)
         // Both forms of an address, for kernels that read but one.
         .dsdt_64(u64::from(dsdt))
@@ -85,6 +88,7 @@ pub(super) fn table(facs: u32, dsdt: u32, rtc: bool) -> FADT {
     table.x_pm_tmr_blk = TIMER.address();
     table.p_lvl2_lat = NO_C2.into();
     table.p_lvl3_lat = NO_C3.into();
+    table.century = century;
     table.iapc_boot_arch = boot_architecture.into();
     table.reset_reg = register(port::RESET, 1, AccessSize::ByteAccess);
     table.reset_value = port::RESET_VALUE;

@@ -124,9 +124,11 @@ fn the_fadt_tells_of_the_fixed_registers() {
     assert_eq!(fadt[116..129], [1, 8, 0, 1, 0xf9, 0xc, 0, 0, 0, 0, 0, 0, 6]);
     let flags = number::<4>(fadt, 112);
     assert_ne!(flags & 1 << 10, 0, "reset register");
+    assert_ne!(flags & 1 << 8, 0, "32 bits of timer");
     assert_eq!(flags & 1 << 4, 0, "fixed power button");
     assert_eq!(flags & 1 << 20, 0, "hardware is not reduced");
     assert_eq!(number::<2>(fadt, 109), 0b101);
+    assert_eq!(fadt[108], 0x32, "century");
 
     let facs = Found { image: &image }.at(number::<4>(fadt, 36));
     assert_eq!((&facs[..4], number::<4>(facs, 4)), (b"FACS".as_slice(), 64));
@@ -141,7 +143,7 @@ fn without_a_clock_the_fadt_says_so() {
     };
     let image = tables(&without).unwrap();
     let [fadt, _] = Found { image: &image }.listed();
-    assert_eq!(number::<2>(fadt, 109), 0b10_0101);
+    assert_eq!((fadt[108], number::<2>(fadt, 109)), (0, 0b10_0101));
     assert_eq!(count(Found { image: &image }.dsdt(), b"RTC_"), 0);
 }
 
