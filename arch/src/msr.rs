@@ -44,6 +44,9 @@ pub const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
 
 /// MISC_ENABLE: fast string instructions.
 const FAST_STRINGS: u64 = 1 << 0;
+/// MISC_ENABLE: no branch trace storage, no precise event-based sampling. KVM starts with both set.
+const NO_BTS: u64 = 1 << 11;
+const NO_PEBS: u64 = 1 << 12;
 /// MTRR_DEF_TYPE: the range registers are in use.
 const MTRR_ENABLE: u64 = 1 << 11;
 const WRITE_BACK: u64 = 6;
@@ -64,7 +67,11 @@ pub const BOOT: [Msr; 7] = [
     Msr::new(IA32_SYSENTER[1], 0, Importance::Desired),
     Msr::new(IA32_SYSENTER[2], 0, Importance::Desired),
     Msr::new(IA32_TSC, 0, Importance::Desired),
-    Msr::new(IA32_MISC_ENABLE, FAST_STRINGS, Importance::Desired),
+    Msr::new(
+        IA32_MISC_ENABLE,
+        FAST_STRINGS | NO_BTS | NO_PEBS,
+        Importance::Desired,
+    ),
 ];
 
 #[cfg(test)]

@@ -160,6 +160,31 @@ fn masked_features_are_gone_with_their_dependants_and_state() {
 }
 
 #[test]
+fn supervisor_state_goes_with_the_last_feature_that_has_it() {
+    let mut host = intel_host();
+    let state = |index, registers| CpuidEntry::new(0xd, Some(index), registers);
+    for entry in &mut host {
+        match (entry.function, entry.index) {
+            (7, Some(0)) => (entry.ecx, entry.edx) = (entry.ecx | 1 << 7, entry.edx | 1 << 20),
+            (0xd, Some(1)) => entry.ecx = 0b11 << 11,
+            _ => {}
+        }
+    }
+    host.extend([state(11, [0x10, 0, 1, 0]), state(12, [0x18, 0, 1, 0])]);
+    for (model, left) in [
+        ("host", 0b11 << 11),
+        ("host,-shstk", 0b11 << 11),
+        ("host,-shstk,-ibt", 0),
+        ("host,-xsaves", 0),
+        ("host,-avx2", 0b11 << 11),
+    ] {
+        let cpuid = one_cpu(&host, model);
+        assert_eq!(leaf(&cpuid, 0xd, 1).ecx, left, "{model}");
+        assert_eq!(leaf(&cpuid, 0xd, 12).eax != 0, left != 0, "{model}");
+    }
+}
+
+#[test]
 fn amd_s_repeated_bits_go_too() {
     let cpuid = one_cpu(&amd_host(), "host,-mmx");
     assert_eq!(leaf(&cpuid, 1, 0).edx & 1 << 23, 0);

@@ -18,12 +18,13 @@ fn required_registers_come_first_and_none_twice() {
 }
 
 #[test]
-fn memory_is_write_back_until_the_kernel_says_otherwise() {
+fn values_are_those_that_firmware_leaves() {
     let value = |index| {
         BOOT.iter()
             .find(|msr| msr.index == index)
             .map(|msr| msr.value)
     };
     assert_eq!(value(IA32_MTRR_DEF_TYPE), Some(0x806));
+    assert_eq!(value(IA32_MISC_ENABLE), Some(0x1801));
     assert_eq!(value(IA32_PAT), Some(0x0007_0406_0007_0406));
 }
