@@ -21,6 +21,18 @@ pub struct DiskConfig {
     pub serial: Option<String>,
 }
 
+impl DiskConfig {
+    /// A writable disk through the host's page cache.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            readonly: false,
+            cache: CacheMode::default(),
+            serial: None,
+        }
+    }
+}
+
 /// How the host caches a disk. In either mode the guest sees a write cache and flushes it when it has
 /// to; what it has flushed is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

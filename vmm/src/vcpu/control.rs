@@ -153,3 +153,6 @@ impl VcpuControl {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! Why a console could not be opened.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a console could not be opened: one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// The standard streams.
+    #[error(
+        "serial: the standard input or output cannot be used: {0}: choose another place, or none"
+    )]
+    Stdio(#[source] io::Error),
+    /// A pseudo-terminal.
+    #[error("serial: no pseudo-terminal can be made: {0}: is /dev/pts mounted?")]
+    Pty(#[source] io::Error),
+    /// A file for the output.
+    #[error("serial: cannot write '{path}': {source}: name a file that may be made, in a directory that exists", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
+    /// A socket.
+    #[error("serial: cannot listen on '{path}': {source}: name a path that may be made, in a directory that exists", path = path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
+    /// A socket on which a process listens.
+    #[error("serial: another process listens on '{path}': end it, or choose another path", path = path.display())]
+    SocketInUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A path that is no socket.
+    #[error("serial: '{path}' is there and is no socket: remove it, or choose another path", path = path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+impl ConsoleError {
+    /// Whether another configuration would help, rather than another state of the host.
+    pub const fn is_configuration(&self) -> bool {
+        !matches!(self, Self::Stdio(_) | Self::Pty(_))
+    }
+
+    pub(super) fn file(path: &Path, source: io::Error) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(super) fn socket(path: &Path, source: io::Error) -> Self {
+        Self::Socket {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
