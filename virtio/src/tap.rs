@@ -92,7 +92,7 @@ impl Tap {
             (Some(_), Existence::Forbidden) => return Err(TapError::already_exists(&name)),
             _ => {}
         }
-        let file = open_tun_device()?;
+        let file = open_tun_device(TUN_DEVICE)?;
         let mut flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
         if index.is_none() {
             // Without it the kernel would attach to an interface that someone made a moment ago.
@@ -157,6 +157,9 @@ impl Tap {
     ///
     /// What the host answers; the offloads are then as they were.
     pub fn set_offloads(&self, offloads: TapOffloads) -> io::Result<()> {
+        if self.supported_offloads == TapOffloads::NONE && offloads == TapOffloads::NONE {
+            return Ok(());
+        }
         ioctl::set_offloads(&self.file, offloads.normalised().bits())
     }
 
@@ -225,12 +228,12 @@ impl AsRawFd for Tap {
     }
 }
 
-fn open_tun_device() -> Result<File, TapError> {
+fn open_tun_device(path: &str) -> Result<File, TapError> {
     OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
-        .open(TUN_DEVICE)
+        .open(path)
         .map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TapError::NoTunDevice,
             Some(libc::EACCES | libc::EPERM) => TapError::TunDevicePermission,

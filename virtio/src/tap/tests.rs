@@ -89,6 +89,15 @@ fn each_failure_has_its_line() {
 }
 
 #[test]
+fn a_host_without_the_driver_is_told_what_to_load() {
+    let error = open_tun_device("/dev/net/no-such-device").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/dev/net/tun is missing: load the driver with `modprobe tun`"
+    );
+}
+
+#[test]
 fn without_the_capability_only_an_own_tap_opens() {
     in_new_network(|| {
         network::make_persistent_tap_of("others0", 12345);

@@ -1,15 +1,17 @@
 //! A network device under its driver's twin: on a real tap, and on a socket that stands for one.
 
+mod fuzz;
 mod headers;
 mod mac;
 
+mod on_socket;
 mod on_tap;
 
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::tap::{HEADER_BYTES, TapOffloads};
-use crate::testing::{Buffer, Driver, SECOND_REGION, THIRD_REGION, register};
+use crate::testing::{Buffer, Driver, SECOND_REGION, THIRD_REGION, register, status};
 
 /// A guest's network driver, in a few words.
 pub(super) struct Guest {
@@ -25,6 +27,11 @@ impl Guest {
     pub fn start(net: Net, features: u64, size: u16) -> Self {
         let mut driver = Driver::new(Box::new(net));
         driver.start(features, size);
+        assert_eq!(
+            driver.status() & status::NEEDS_RESET,
+            0,
+            "it does not start"
+        );
         Self {
             driver,
             next_receive: THIRD_REGION,

@@ -15,7 +15,7 @@ use super::header::{FrameError, FrameHeader};
 pub(super) const QUEUE_INDEX: u16 = 1;
 /// Bytes before the frame in a chain.
 const HEADER_LENGTH: u64 = 12;
-const _: () = assert!(size_of::<[u8; HEADER_BYTES]>() == 12);
+const _: () = assert!(HEADER_BYTES == 12);
 /// Frames of one turn, after which the receive queue and a stop have theirs.
 const FRAMES_PER_TURN: usize = 64;
 

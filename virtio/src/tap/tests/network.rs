@@ -247,7 +247,7 @@ pub(crate) fn make_persistent_tun(name: &str) {
 }
 
 fn make_persistent(name: &str, flags: c_int) -> File {
-    let file = open_tun_device().unwrap();
+    let file = open_tun_device(TUN_DEVICE).unwrap();
     ioctl::set_interface(&file, &InterfaceName::new(name).unwrap(), flags).unwrap();
     let yes: c_ulong = 1;
     // SAFETY: TUNSETPERSIST takes its argument by value.
