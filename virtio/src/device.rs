@@ -62,6 +62,10 @@ pub trait VirtioDevice: Debug + Send {
     /// The primitive under reset, pause and drop; may be called twice, or without a start, and then
     /// gives no queues.
     fn stop(&mut self) -> Vec<Queue>;
+
+    /// The driver reset the device: what a driver can set goes back to its first value. Comes after
+    /// [`stop`](Self::stop).
+    fn reset(&mut self) {}
 }
 
 /// What a device gets to work with while it is started.

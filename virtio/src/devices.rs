@@ -1,4 +1,5 @@
 //! The devices, one file each.
 
+pub mod blk;
 pub mod net;
 pub mod rng;

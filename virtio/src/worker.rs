@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use vmm_sys_util::epoll::EventSet;
@@ -24,6 +25,10 @@ use crate::{Interrupt, StartError};
 
 /// Most events that one wait takes from the kernel; the others come with the next one.
 const EVENTS_PER_WAIT: usize = 16;
+
+/// Longest time for which a used buffer is kept from the driver while others are worked on: what takes
+/// longer is not worth an interrupt less.
+const NOTIFY_AFTER: Duration = Duration::from_micros(100);
 
 /// What an event is for, in the 32 bits that event-manager carries: the stop event, the device's own
 /// tokens, or a doorbell.
@@ -87,6 +92,14 @@ pub enum Fault {
         index: usize,
         /// The rule.
         source: QueueError,
+    },
+    /// The driver sent a request that cannot even be refused.
+    #[error("the driver broke queue {index}: {what}")]
+    Request {
+        /// Index of the queue.
+        index: usize,
+        /// What is wrong with the request.
+        what: &'static str,
     },
     /// The host fails.
     #[error("cannot {what}: {source}")]
@@ -219,48 +232,69 @@ impl<T> Drop for Worker<T> {
 
 /// Serves a queue of requests that are answered at once: each chain goes to `handle`, which returns
 /// how many bytes it wrote, and back to the driver. At most `budget` chains a turn; the driver is
-/// told at the end of the turn.
+/// told at the end of the turn, or earlier when requests take long.
 ///
 /// # Errors
 ///
-/// [`Fault::Queue`] when the driver broke a rule of the ring.
+/// [`Fault::Queue`] when the driver broke a rule of the ring, or what `handle` answers.
 pub fn serve(
     queue_index: u16,
     queue: &mut Queue,
     chain: &mut DescriptorChain,
     interrupt: &dyn Interrupt,
     budget: u16,
-    mut handle: impl FnMut(&DescriptorChain) -> u32,
+    mut handle: impl FnMut(&DescriptorChain) -> Result<u32, Fault>,
 ) -> Result<Turn, Fault> {
-    let mut take_turn = || -> Result<(Turn, bool), QueueError> {
-        let mut turn = Turn::Again;
-        queue.disable_notification()?;
-        for _ in 0..budget {
-            if queue.pop(chain)? {
-                let written_bytes = handle(chain);
-                queue.add_used(chain.head(), written_bytes)?;
-            } else if queue.enable_notification()? {
-                queue.disable_notification()?;
-            } else {
-                turn = Turn::Wait;
-                break;
-            }
-        }
-        let notify = queue.ready() && queue.needs_notification()?;
-        Ok((turn, notify))
+    let broken = |source| Fault::Queue {
+        index: usize::from(queue_index),
+        source,
     };
-    match take_turn() {
-        Ok((turn, notify)) => {
-            if notify {
-                interrupt.signal_used(queue_index);
+    let mut turn = Turn::Again;
+    // When the driver began to wait for word of a buffer that is used.
+    let mut untold_since: Option<Instant> = None;
+    queue.disable_notification().map_err(broken)?;
+    for _ in 0..budget {
+        if queue.pop(chain).map_err(broken)? {
+            let started = Instant::now();
+            let written_bytes = handle(chain)?;
+            queue
+                .add_used(chain.head(), written_bytes)
+                .map_err(broken)?;
+            let since = *untold_since.get_or_insert(started);
+            if since.elapsed() >= NOTIFY_AFTER {
+                untold_since = None;
+                notify(queue_index, queue, interrupt)?;
             }
-            Ok(turn)
+        } else if queue.enable_notification().map_err(broken)? {
+            queue.disable_notification().map_err(broken)?;
+        } else {
+            turn = Turn::Wait;
+            break;
         }
-        Err(source) => Err(Fault::Queue {
-            index: usize::from(queue_index),
-            source,
-        }),
     }
+    if untold_since.is_some() {
+        notify(queue_index, queue, interrupt)?;
+    }
+    Ok(turn)
+}
+
+/// Tells the driver of used buffers, if it wants to hear of them.
+///
+/// # Errors
+///
+/// [`Fault::Queue`] when the queue is unusable.
+pub fn notify(queue_index: u16, queue: &mut Queue, interrupt: &dyn Interrupt) -> Result<(), Fault> {
+    match queue.needs_notification() {
+        Ok(true) => interrupt.signal_used(queue_index),
+        Ok(false) => {}
+        Err(source) => {
+            return Err(Fault::Queue {
+                index: usize::from(queue_index),
+                source,
+            });
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug)]

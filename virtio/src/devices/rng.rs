@@ -101,7 +101,7 @@ impl WorkerTask for Task {
             &mut self.chain,
             &*self.interrupt,
             REQUESTS_PER_TURN,
-            |chain| fill(chain.writable()),
+            |chain| Ok(fill(chain.writable())),
         )
     }
 }

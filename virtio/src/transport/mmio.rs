@@ -339,6 +339,7 @@ impl MmioTransport {
             }
         }
         self.doorbells.clear();
+        self.device.reset();
         self.clear_driver_state();
         self.interrupt.interrupt_status.store(0, Ordering::Release);
         self.interrupt.status.store(0, Ordering::Release);
