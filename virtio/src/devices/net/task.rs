@@ -100,13 +100,15 @@ impl NetTask {
     /// what the driver sends is dropped.
     fn lose_tap(&mut self, events: &mut OwnEvents<'_, '_>) -> Result<(), Fault> {
         if self.wait.registered.take().is_some() {
+            events.remove(self.tap.as_raw_fd())?;
+        }
+        // Once, however often the driver starts over.
+        if self.link_up.swap(false, Ordering::AcqRel) {
             tracing::error!(
                 device = %self.name,
                 tap = self.tap.name(),
                 "the tap is gone: the link is down until the machine is started again"
             );
-            events.remove(self.tap.as_raw_fd())?;
-            self.link_up.store(false, Ordering::Release);
             self.interrupt.signal_config_change();
         }
         if self.wait.transmit == transmit::Next::Writable {
