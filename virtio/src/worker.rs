@@ -416,3 +416,6 @@ fn epoll_error(error: event_manager::Error) -> io::Error {
         other => io::Error::other(other),
     }
 }
+
+#[cfg(test)]
+mod tests;
