@@ -1,7 +1,7 @@
 //! The driver side of a split virtqueue (virtio 1.3, 2.7).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -161,6 +161,15 @@ impl DriverQueue {
             .load(GuestAddress(address), Ordering::SeqCst)
             .unwrap();
         u16::from_le(value)
+    }
+
+    /// Whether a driver rings the doorbell for the chains that it made available since the index `old`
+    /// (2.7.10.1).
+    pub fn wants_doorbell(&self, old: u16) -> bool {
+        fence(Ordering::SeqCst);
+        let new = self.next_available;
+        let event = self.available_event();
+        new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
     }
 
     pub fn used_flags(&self) -> u16 {

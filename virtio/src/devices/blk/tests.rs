@@ -378,10 +378,11 @@ fn many_requests_in_one_ring_are_all_served() {
         driver.queues[0].add(&[Buffer::Readable(header, 16), Buffer::Writable(data, 513)]);
     }
     driver.kick(0);
+    // First the interrupt: a driver that has seen all used buffers by itself is not told of them.
+    assert_ne!(driver.wait_interrupt() & 1, 0);
     for _ in 0..5 {
         assert_eq!(driver.wait_used(0).1, 513);
     }
-    assert_ne!(driver.wait_interrupt() & 1, 0);
     for (sector, data) in tables {
         assert_eq!(
             driver.fetch(data, 512),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::feature;
 use crate::testing::conformance::{self, Subject};
-use crate::testing::{Buffer, Driver, SECOND_REGION};
+use crate::testing::{Buffer, Driver, SECOND_REGION, status};
 
 fn exercise(driver: &mut Driver) {
     let buffer = driver.place(&[0; 64]);
@@ -61,4 +61,44 @@ fn each_used_buffer_interrupts_until_the_driver_says_otherwise() {
     exercise(&mut driver);
     driver.transport.pause();
     assert!(!driver.interrupted());
+}
+
+/// Doorbells and interrupts only where the event index asks for them: one that is lost is a hang.
+#[test]
+fn no_event_is_lost_under_load() {
+    let mut driver = Driver::new(Box::new(Rng::new()));
+    driver.start(feature::RING_EVENT_IDX, 16);
+    let buffer = driver.allocate(64);
+    let (mut rung, mut slept) = (0, 0);
+    for round in 0..3000_u32 {
+        let old = driver.queues[0].next_available;
+        let batch = round % 13 + 1;
+        for _ in 0..batch {
+            driver.queues[0].add(&[Buffer::Writable(buffer, 1)]);
+        }
+        if driver.queues[0].wants_doorbell(old) {
+            driver.kick(0);
+            rung += 1;
+        }
+        let mut left = batch;
+        while left > 0 {
+            match driver.queues[0].take_used() {
+                Some((_, written)) => {
+                    assert_eq!(written, 1);
+                    left -= 1;
+                }
+                // It has asked for an interrupt at the next one; that may have come meanwhile.
+                None if driver.queues[0].used_index() == driver.queues[0].next_used => {
+                    driver.wait_interrupt();
+                    slept += 1;
+                }
+                None => {}
+            }
+        }
+    }
+    assert!(
+        rung > 0 && slept > 0,
+        "{rung} doorbells, {slept} interrupts"
+    );
+    assert_eq!(driver.status() & status::NEEDS_RESET, 0);
 }
