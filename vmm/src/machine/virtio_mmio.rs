@@ -34,6 +34,9 @@ pub fn place(
 ) -> Result<Vec<VirtioMmio>, VmmError> {
     let doorbells: Arc<dyn DoorbellRegistry> = Arc::new(Doorbells::new(Arc::clone(vm)));
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+    for (index, disk) in config.disk.iter().enumerate() {
+        devices.push(Box::new(resources.blk(index, disk)?));
+    }
     for (index, net) in config.net.iter().enumerate() {
         devices.push(Box::new(resources.net(&config.name, index, net)?));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use block::{Disk, DiskOptions};
 use boot::acpi::VirtioMmio;
 use boot::{DEFAULT_CMDLINE, InitrdFile, KernelFile};
+use virtio::devices::blk::{Blk, BlkOptions, Serial};
 use virtio::devices::net::{MacAddress, Net, NetOptions};
 use virtio::tap::Tap;
 
@@ -64,6 +65,22 @@ impl Resources {
             }),
             _ => Err(Problems(problems)),
         }
+    }
+
+    /// The block device of the disk at `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError`] when its serial number does not fit.
+    pub fn blk(&self, index: usize, config: &DiskConfig) -> Result<Blk, VmmError> {
+        let serial = config.serial.as_deref().unwrap_or_default();
+        let options = BlkOptions {
+            name: format!("disk{index}"),
+            serial: serial
+                .parse::<Serial>()
+                .map_err(|error| Problem::new(format!("disk[{index}]"), error))?,
+        };
+        Ok(Blk::new(self.disks[index].clone(), options))
     }
 
     /// The network device at `index` of the machine named `machine`.
