@@ -30,6 +30,9 @@ const EVENTS_PER_WAIT: usize = 16;
 /// longer is not worth an interrupt less.
 const NOTIFY_AFTER: Duration = Duration::from_micros(100);
 
+/// Longest time for which a turn takes further requests, so that a stop waits for little more than one.
+const TURN_TIME: Duration = Duration::from_millis(5);
+
 /// What an event is for, in the 32 bits that event-manager carries: the stop event, the device's own
 /// tokens, or a doorbell.
 const STOP: u32 = u32::MAX;
@@ -231,8 +234,8 @@ impl<T> Drop for Worker<T> {
 }
 
 /// Serves a queue of requests that are answered at once: each chain goes to `handle`, which returns
-/// how many bytes it wrote, and back to the driver. At most `budget` chains a turn; the driver is
-/// told at the end of the turn, or earlier when requests take long.
+/// how many bytes it wrote, and back to the driver. At most `budget` chains a turn, and none after some
+/// milliseconds; the driver is told at the end of the turn, or earlier when requests take long.
 ///
 /// # Errors
 ///
@@ -250,6 +253,7 @@ pub fn serve(
         source,
     };
     let mut turn = Turn::Again;
+    let turn_started = Instant::now();
     // When the driver began to wait for word of a buffer that is used.
     let mut untold_since: Option<Instant> = None;
     queue.disable_notification().map_err(broken)?;
@@ -264,6 +268,9 @@ pub fn serve(
             if since.elapsed() >= NOTIFY_AFTER {
                 untold_since = None;
                 notify(queue_index, queue, interrupt)?;
+                if turn_started.elapsed() >= TURN_TIME {
+                    break;
+                }
             }
         } else if queue.enable_notification().map_err(broken)? {
             queue.disable_notification().map_err(broken)?;

@@ -228,6 +228,11 @@ impl Drive {
 
     fn carry_out(&mut self, request: &Request<'_>) -> Status {
         let result = match *request {
+            Request::Read { data, .. } | Request::Write { data, .. }
+                if data.len() > config::REQUEST_MAX_BYTES =>
+            {
+                return Status::IoError;
+            }
             Request::Read { sector, data } => {
                 self.collect(data);
                 let buffers = &self.buffers;

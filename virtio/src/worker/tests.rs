@@ -197,7 +197,7 @@ fn a_turn_has_a_budget_and_tells_the_driver_once_or_when_it_takes_long() {
     let mut driver = DriverQueue::new(memory, 16, [0x1000, 0x2000, 0x3000], false);
     let mut chain = DescriptorChain::new(&queue);
     let interrupt = Counted::default();
-    for _ in 0..6 {
+    for _ in 0..8 {
         driver.add(&[Buffer::Writable(0x4000, 1)]);
     }
     let mut turn = |budget, time: Duration| {
@@ -212,9 +212,12 @@ fn a_turn_has_a_budget_and_tells_the_driver_once_or_when_it_takes_long() {
     assert_eq!(turn(3, Duration::from_millis(1)), Turn::Again);
     assert_eq!(driver.used_index(), 3);
     assert_eq!(interrupt.used.load(Ordering::SeqCst), 3);
+    // A request that takes long is the last of its turn.
+    assert_eq!(turn(9, TURN_TIME), Turn::Again);
+    assert_eq!(driver.used_index(), 4);
     assert_eq!(turn(9, Duration::ZERO), Turn::Wait);
-    assert_eq!(driver.used_index(), 6);
-    assert!(interrupt.used.load(Ordering::SeqCst) > 3);
+    assert_eq!(driver.used_index(), 8);
+    assert!(interrupt.used.load(Ordering::SeqCst) > 4);
     let told = interrupt.used.load(Ordering::SeqCst);
     assert_eq!(turn(9, Duration::ZERO), Turn::Wait);
     assert_eq!(interrupt.used.load(Ordering::SeqCst), told);

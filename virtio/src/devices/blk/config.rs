@@ -11,9 +11,11 @@ const WRITEBACK_OFFSET: usize = 32;
 
 /// Most buffers of data in a request: a chain as long as the queue, less header and status.
 const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
-/// Most bytes of one buffer. Far above what is useful; it keeps a request, and so the wait of a stop
-/// for it, within bounds.
-const SEGMENT_MAX_BYTES: u32 = 4 << 20;
+/// Most bytes of one buffer, more than what drivers send.
+const SEGMENT_MAX_BYTES: u32 = 256 << 10;
+/// Most bytes of data in a request: what the two limits allow. A longer one fails; it would hold the
+/// device's thread, and a stop that waits for it, for seconds.
+pub(super) const REQUEST_MAX_BYTES: u64 = SEGMENTS_MAX as u64 * SEGMENT_MAX_BYTES as u64;
 /// Most sectors of one discard: 2 GiB, which a file system does in milliseconds.
 pub(super) const DISCARD_MAX_SECTORS: u32 = 1 << 22;
 /// Most sectors of one write-zeroes: 16 MiB, which may have to be written.

@@ -141,7 +141,7 @@ fn the_configuration_space_describes_the_disk() {
         u32::from_le_bytes(driver.config(offset, 4).try_into().unwrap())
     };
     assert_eq!(driver.config(0, 8), SECTORS.to_le_bytes());
-    assert_eq!(number(&mut driver, 8), 4 << 20);
+    assert_eq!(number(&mut driver, 8), 256 << 10);
     assert_eq!(number(&mut driver, 12), 254);
     assert_eq!(number(&mut driver, 20), 512);
     assert_eq!(driver.config(34, 2), [1, 0]);
@@ -364,6 +364,35 @@ fn a_request_that_leaves_memory_in_the_middle_breaks_the_device() {
     );
     driver.wait_broken();
     assert_eq!(driver.status() & status::NEEDS_RESET, status::NEEDS_RESET);
+}
+
+#[test]
+fn a_request_longer_than_the_announced_limits_fails() {
+    let image = Image::new();
+    let disk = fs::File::options().write(true).open(image.path()).unwrap();
+    disk.set_len(128 << 20).unwrap();
+    let mut driver = Driver::new(image.device());
+    driver.start(ring_feature::RING_INDIRECT_DESC, 16);
+    // The same memory again and again, 64 MiB in all.
+    let header = driver.place(&header(IN, 0));
+    let mut buffers = vec![Buffer::Readable(header, 16)];
+    buffers.extend([Buffer::Writable(SECOND_REGION, 1 << 20); 64]);
+    buffers.push(Buffer::Writable(header + 32, 1));
+    driver
+        .memory
+        .write_obj(UNTOUCHED, GuestAddress(SECOND_REGION))
+        .unwrap();
+    for (count, expected) in [(64, 1), (63, 0)] {
+        let table = driver.allocate(16 * buffers.len());
+        let mut some = buffers.clone();
+        some.drain(1 + count..65);
+        driver.queues[0].add_indirect(table, &some);
+        driver.kick(0);
+        driver.wait_used(0);
+        assert_eq!(driver.fetch(header + 32, 1), [expected]);
+        let first = driver.fetch(SECOND_REGION, 1)[0];
+        assert_eq!(first, if expected == 0 { 0 } else { UNTOUCHED });
+    }
 }
 
 #[test]
