@@ -1,8 +1,8 @@
 //! virtio block device (virtio 1.3, 5.2): a [`block::Disk`] for a guest.
 //!
-//! One queue. The device's thread takes a request from it, checks it ([`request`]), submits it to the
+//! One queue. The device's thread takes a request from it, checks it (`request`), submits it to the
 //! disk's engine and gives it back with its status when it has completed. The configuration space
-//! ([`config`]) is read on vCPU threads; what a driver can change there is one atomic.
+//! (`config`) is read on vCPU threads; what a driver can change there is one atomic.
 
 mod config;
 mod request;
