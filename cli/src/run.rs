@@ -1,0 +1,193 @@
+//! `cuddy run`: from arguments to a machine, and from its outcome to an exit status.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use vmm::config::{MachineConfig, Problem, Problems, SerialConfig};
+use vmm::console::{Console, ConsoleError};
+use vmm::{Control, ErrorKind, Outcome, Session, StopReason};
+
+use crate::arguments::{Run, RunOptions};
+use crate::signals::Signals;
+use crate::terminal::{self, EscapeKey, RawMode, TerminalInput, Typed};
+use crate::{config_file, exit_status, log};
+
+/// Runs a machine to its end, or prints its configuration.
+pub fn run(options: Run) -> ExitCode {
+    let mut problems = Vec::new();
+    if let Err(problem) = log::start(&options.log) {
+        problems.push(problem);
+    }
+    let escape = options.escape.parse().unwrap_or_else(|problem| {
+        problems.push(problem);
+        EscapeKey(None)
+    });
+    let config = configure(options.machine, options.config.as_deref(), &mut problems);
+    if !problems.is_empty() {
+        return exit_status::fail(Problems(problems), exit_status::USAGE);
+    }
+    if options.dry_run {
+        return print(&config);
+    }
+    match start(config, escape) {
+        Ok(outcome) => status_of(&outcome),
+        Err(failure) => exit_status::fail(failure.lines, failure.status),
+    }
+}
+
+/// The file's configuration, or the default one, with the options' values put in.
+fn configure(
+    options: RunOptions,
+    file: Option<&std::path::Path>,
+    problems: &mut Vec<Problem>,
+) -> MachineConfig {
+    let from_file = file.map_or_else(|| Ok(MachineConfig::default()), config_file::read);
+    let file_is_good = from_file.is_ok();
+    let mut config = from_file.unwrap_or_else(|problem| {
+        problems.push(problem);
+        MachineConfig::default()
+    });
+    problems.extend(options.apply(&mut config));
+    // What a bad file does not say would only look as if it were missing.
+    if file_is_good && let Err(Problems(more)) = config.validate() {
+        problems.extend(more);
+    }
+    config
+}
+
+fn print(config: &MachineConfig) -> ExitCode {
+    let text = match toml::to_string(config) {
+        Ok(text) => text,
+        Err(error) => {
+            let problem = Problem::new(
+                "--dry-run",
+                format_args!(
+                    "the configuration cannot be written as TOML: {error}: use names in UTF-8"
+                ),
+            );
+            return exit_status::fail(problem, exit_status::USAGE);
+        }
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            exit_status::fail(Problem::new("standard output", error), exit_status::HOST)
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Why a machine did not run to its end.
+struct Failure {
+    /// One line for each problem.
+    lines: String,
+    status: u8,
+}
+
+impl Failure {
+    fn host(place: &str, error: &io::Error) -> Self {
+        Self {
+            lines: format!(
+                "{place}: {error}: the host is short of something, 'dmesg' may say what"
+            ),
+            status: exit_status::HOST,
+        }
+    }
+}
+
+impl From<ConsoleError> for Failure {
+    fn from(error: ConsoleError) -> Self {
+        Self {
+            lines: error.to_string(),
+            status: if error.is_configuration() {
+                exit_status::USAGE
+            } else {
+                exit_status::HOST
+            },
+        }
+    }
+}
+
+impl From<vmm::VmmError> for Failure {
+    fn from(error: vmm::VmmError) -> Self {
+        Self {
+            lines: error.to_string(),
+            status: match error.kind() {
+                ErrorKind::Configuration => exit_status::USAGE,
+                ErrorKind::Host => exit_status::HOST,
+            },
+        }
+    }
+}
+
+fn start(config: MachineConfig, escape: EscapeKey) -> Result<Outcome, Failure> {
+    let on_terminal = config.serial == SerialConfig::Stdio && terminal::is_there();
+    let signals = Signals::block(on_terminal).map_err(|error| Failure::host("signals", &error))?;
+    let (console, keys) = if on_terminal {
+        let (keys, output) = TerminalInput::new(&io::stdin(), escape)
+            .map_err(|error| Failure::host("terminal", &error))?;
+        (Console::on_stdout(Some(Box::new(output)))?, Some(keys))
+    } else {
+        (Console::open(&config.serial)?, None)
+    };
+    if let Some(path) = console.pty_path() {
+        // Nobody could use the machine without it, at whatever level the log is.
+        let _ = writeln!(io::stderr(), "cuddy: serial: {}", path.display());
+    }
+    let mut session = Session::open(config, console)?;
+    watch_signals(&mut session, signals)?;
+    let _raw_mode = match keys {
+        None => None,
+        Some(keys) => {
+            watch_keys(&mut session, keys)?;
+            Some(RawMode::enter().map_err(|error| Failure::host("terminal", &error))?)
+        }
+    };
+    Ok(session.run()?)
+}
+
+fn watch_signals(session: &mut Session, mut signals: Signals) -> Result<(), Failure> {
+    let source = signals
+        .event_source()
+        .map_err(|error| Failure::host("signals", &error))?;
+    let handler = move |_: std::os::fd::BorrowedFd<'_>, control: &Control| {
+        while let Some(signal) = signals.next() {
+            match signal {
+                libc::SIGTSTP => terminal::suspend(),
+                libc::SIGCONT => {
+                    if let Err(error) = terminal::make_raw() {
+                        tracing::warn!("the terminal cannot be made raw again: {error}");
+                    }
+                }
+                number => control.stop(StopReason::Signal(number)),
+            }
+        }
+    };
+    session.add_event_source(source, Box::new(handler));
+    Ok(())
+}
+
+fn watch_keys(session: &mut Session, mut keys: TerminalInput) -> Result<(), Failure> {
+    let source = keys
+        .event_source()
+        .map_err(|error| Failure::host("terminal", &error))?;
+    let handler = move |_: std::os::fd::BorrowedFd<'_>, control: &Control| {
+        if keys.service() == Typed::Escape {
+            control.stop(StopReason::User);
+        }
+    };
+    session.add_event_source(source, Box::new(handler));
+    Ok(())
+}
+
+fn status_of(outcome: &Outcome) -> ExitCode {
+    match outcome {
+        Outcome::PowerOff | Outcome::Reset | Outcome::Stopped(StopReason::User) => {
+            ExitCode::SUCCESS
+        }
+        Outcome::Stopped(StopReason::Signal(number)) => exit_status::after_signal(*number),
+        Outcome::Crash(reason) => exit_status::fail(
+            format_args!("guest: crashed: {reason}: what it wrote last on its console may say why"),
+            exit_status::GUEST_CRASHED,
+        ),
+    }
+}
