@@ -33,12 +33,14 @@ use crate::vcpu::{
     Vcpu, VcpuContext, VcpuControl, VcpuSetup, VcpuTemplate, VcpuThread, from_kvm, pause_all,
 };
 use platform::Platform;
+use virtio_mmio::VirtioDevices;
 
 /// A machine that has been built. Dropped, it is taken apart: vCPUs first, then devices, memory last.
 #[derive(Debug)]
 pub struct Machine {
     // The order of the fields is the order of the end.
     vcpus: Vec<VcpuThread>,
+    virtio: VirtioDevices,
     platform: Platform,
     // Held for the vCPUs and devices that use it without a reference that the compiler sees.
     _memory: GuestMemory,
@@ -78,7 +80,7 @@ impl Machine {
         let platform = Platform::place(&mut pio, &interrupts, own_timer, ram_size(&map), output)?;
         let virtio = virtio_mmio::place(config, resources, &vm, &memory, &interrupts, &mut mmio)?;
 
-        let entry = load(config, resources, &memory, &virtio)?;
+        let entry = load(config, resources, &memory, &virtio.places)?;
         let context = VcpuContext {
             pio: Arc::new(pio),
             mmio: Arc::new(mmio),
@@ -87,6 +89,7 @@ impl Machine {
         let vcpus = start_vcpus(host, config, &vm, &context, boot_vcpu, &entry, report)?;
         Ok(Self {
             vcpus,
+            virtio,
             platform,
             _memory: memory,
         })
@@ -94,14 +97,16 @@ impl Machine {
 
     /// Lets the vCPUs run.
     pub fn run(&self) {
+        self.virtio.resume();
         for vcpu in &self.vcpus {
             vcpu.control().run();
         }
     }
 
-    /// Brings all vCPUs to an instruction boundary.
+    /// Brings all vCPUs to an instruction boundary, then all devices to rest with nothing in flight.
     pub fn pause(&self) {
         pause_all(&self.vcpus);
+        self.virtio.pause();
     }
 
     /// Presses the ACPI power button.

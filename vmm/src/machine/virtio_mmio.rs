@@ -1,7 +1,7 @@
 //! The virtio devices of a machine: made from what the session lends, each behind a virtio-mmio
 //! transport with a page and an interrupt of its own.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arch::layout::{self, gsi};
 use boot::acpi::VirtioMmio;
@@ -19,7 +19,35 @@ use crate::interrupts::Interrupts;
 use crate::memory::GuestMemory;
 use crate::session::Resources;
 
-/// Places disks, network interfaces and the entropy device, in this order, and says where they are.
+/// The virtio devices of a machine.
+#[derive(Debug, Default)]
+pub struct VirtioDevices {
+    transports: Vec<Arc<Mutex<MmioTransport>>>,
+    /// Where the guest finds each.
+    pub places: Vec<VirtioMmio>,
+}
+
+impl VirtioDevices {
+    /// Stops the devices that their drivers have started, with nothing in flight. The vCPUs stand.
+    pub fn pause(&self) {
+        for transport in &self.transports {
+            lock(transport).pause();
+        }
+    }
+
+    /// Lets paused devices go on.
+    pub fn resume(&self) {
+        for transport in &self.transports {
+            lock(transport).resume();
+        }
+    }
+}
+
+fn lock(transport: &Mutex<MmioTransport>) -> MutexGuard<'_, MmioTransport> {
+    transport.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Places disks, network interfaces and the entropy device, in this order.
 ///
 /// # Errors
 ///
@@ -31,7 +59,7 @@ pub fn place(
     memory: &GuestMemory,
     interrupts: &Interrupts,
     mmio: &mut MmioBus,
-) -> Result<Vec<VirtioMmio>, VmmError> {
+) -> Result<VirtioDevices, VmmError> {
     let doorbells: Arc<dyn DoorbellRegistry> = Arc::new(Doorbells::new(Arc::clone(vm)));
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
     for (index, disk) in config.disk.iter().enumerate() {
@@ -45,7 +73,7 @@ pub fn place(
     }
     let addresses = layout::VIRTIO_MMIO
         .step_by(usize::try_from(layout::VIRTIO_MMIO_STRIDE).unwrap_or(usize::MAX));
-    let mut places = Vec::with_capacity(devices.len());
+    let mut placed = VirtioDevices::default();
     for ((device, address), gsi) in devices.into_iter().zip(addresses).zip(gsi::VIRTIO_MMIO) {
         let event = EventFd::new(EFD_NONBLOCK).map_err(VmmError::host)?;
         interrupts.connect(&event, gsi).map_err(VmmError::host)?;
@@ -57,13 +85,15 @@ pub fn place(
             Arc::clone(&doorbells),
         );
         let length = layout::VIRTIO_MMIO_LENGTH;
-        mmio.insert(address, length, Arc::new(Mutex::new(transport)))
+        let transport = Arc::new(Mutex::new(transport));
+        mmio.insert(address, length, transport.clone())
             .map_err(VmmError::host)?;
-        places.push(VirtioMmio {
+        placed.transports.push(transport);
+        placed.places.push(VirtioMmio {
             address,
             length,
             gsi,
         });
     }
-    Ok(places)
+    Ok(placed)
 }
