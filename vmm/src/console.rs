@@ -6,6 +6,7 @@
 //! new one and goes on with the same host file.
 
 mod error;
+mod file;
 mod output;
 mod poll_set;
 mod pty;
@@ -79,9 +80,8 @@ impl Console {
                 Ok(console)
             }
             SerialConfig::File(path) => {
-                let file = std::fs::File::create(path)
-                    .map_err(|source| ConsoleError::file(path, source))?;
-                Ok(Self::new(Input::None, None, Destination::file(file)))
+                let output = file::open(path).map_err(|source| ConsoleError::file(path, source))?;
+                Ok(Self::new(Input::None, None, output))
             }
             SerialConfig::Socket(path) => Self::on_socket(path),
         }

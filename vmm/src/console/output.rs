@@ -67,15 +67,6 @@ impl Destination {
         Ok(Self::Descriptor { file, when_full })
     }
 
-    /// A file that was opened for this; a named pipe may be full.
-    pub(super) fn file(file: File) -> Self {
-        let when_full = match file.metadata() {
-            Ok(metadata) if metadata.is_file() => WhenFull::Never,
-            _ => WhenFull::Wait,
-        };
-        Self::Descriptor { file, when_full }
-    }
-
     /// A client that does not block.
     pub(super) fn client(stream: UnixStream) -> Self {
         Self::Descriptor {

@@ -97,7 +97,42 @@ fn none_and_file_have_no_input() {
 
     let console = Console::open(&SerialConfig::None).unwrap();
     assert!(console.event_source().is_none());
+    assert!(format!("{console:?}").contains("nowhere"));
     console.output().write_all(b"dropped").unwrap();
+}
+
+#[test]
+fn a_file_is_touched_by_the_first_byte_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let fresh = directory.path().join("fresh");
+    let former = directory.path().join("former");
+    fs::write(&former, b"from an earlier run").unwrap();
+    for path in [&fresh, &former] {
+        drop(Console::open(&SerialConfig::File(path.clone())).unwrap());
+    }
+    assert!(!fresh.exists(), "a machine that never ran leaves none");
+    assert_eq!(fs::read(&former).unwrap(), b"from an earlier run");
+    let console = Console::open(&SerialConfig::File(fresh.clone())).unwrap();
+    let mut output = console.output();
+    output.write_all(b"kept").unwrap();
+    drop(console);
+    output.write_all(b" too").unwrap();
+    drop(output);
+    assert_eq!(fs::read(&fresh).unwrap(), b"kept too");
+}
+
+#[test]
+fn a_named_pipe_without_a_reader_holds_nobody_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap();
+    let console = Console::open(&SerialConfig::File(path.clone())).unwrap();
+    console.let_output_wait(false);
+    console.output().write_all(&vec![b'x'; 1 << 20]).unwrap();
+    drop(console);
+    assert!(path.exists());
 }
 
 #[test]

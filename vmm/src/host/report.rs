@@ -195,7 +195,8 @@ fn look_at_speed(report: &mut Report, kvm: &Kvm, processor: &Processor) {
     match speed::measure(kvm) {
         Ok(measured) => {
             report.ring0_speed = Some(measured);
-            let millions = measured.instructions_per_second / 1_000_000;
+            let tenths = measured.instructions_per_second / 100_000;
+            let millions = format!("{}.{}", tenths / 10, tenths % 10);
             let figure = format!("{extension}, {millions} million ring-0 instructions/s");
             if measured.is_emulated() {
                 let remedy = "expect guest kernels to be slow, and some not to run: use a host \

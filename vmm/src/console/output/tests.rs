@@ -51,11 +51,8 @@ fn a_closed_pipe_takes_output_away_for_good() {
 
 #[test]
 fn a_full_disk_loses_only_what_did_not_fit() {
-    let full = std::fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    let mut output = Output::new(Destination::file(full));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut output = Output::new(Destination::descriptor(&full, WhenFull::Wait).unwrap());
     output.write_all(b"lost").unwrap();
     assert_eq!(format!("{output:?}"), "a descriptor");
 }
