@@ -10,6 +10,9 @@ use crate::error::{LabError, Result};
 use crate::initramfs::Initramfs;
 use crate::process::output_of;
 
+/// What is added beside busybox; part of the names of what is made with it.
+pub(crate) const RECIPE: &[u8] = include_bytes!("busybox.rs");
+
 /// The busybox program in the cache.
 #[derive(Debug, Clone)]
 pub(crate) struct Busybox {
@@ -45,6 +48,8 @@ impl Busybox {
         }
         archive.symlink("sbin", "bin")?;
         archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n")?;
-        archive.file("etc/group", 0o644, b"root:x:0:\n")
+        archive.file("etc/group", 0o644, b"root:x:0:\n")?;
+        // A prompt that tests can wait for, wherever the shell is.
+        archive.file("etc/profile", 0o644, b"PS1='~ # '\n")
     }
 }

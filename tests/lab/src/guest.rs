@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-use crate::busybox::Busybox;
+use crate::busybox::{self, Busybox};
 use crate::cache::{Cache, digest};
 use crate::error::{Context, Result};
 use crate::initramfs::Initramfs;
@@ -30,7 +30,11 @@ const DRIVERS: &[&str] = &[
 ///
 /// When busybox cannot be fetched, or the host's files cannot be read or written.
 pub fn initrd(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
-    let recipe = digest(&[INIT.as_bytes(), DRIVERS.join(" ").as_bytes()]);
+    let recipe = digest(&[
+        INIT.as_bytes(),
+        DRIVERS.join(" ").as_bytes(),
+        busybox::RECIPE,
+    ]);
     cache.entry(&format!("guest-{recipe}.cpio"), |new| {
         let busybox = Busybox::fetch(cache)?;
         let file = File::create(new).context(|| format!("making {}", new.display()))?;

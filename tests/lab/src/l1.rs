@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::assets::Assets;
-use crate::busybox::Busybox;
+use crate::busybox::{self, Busybox};
 use crate::cache::{Cache, digest};
 use crate::error::{Context, Result};
 use crate::guest;
@@ -228,7 +228,11 @@ fn escape(path: &Path) -> String {
 }
 
 fn base_initramfs(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
-    let recipe = digest(&[INIT.as_bytes(), DRIVERS.join(" ").as_bytes()]);
+    let recipe = digest(&[
+        INIT.as_bytes(),
+        DRIVERS.join(" ").as_bytes(),
+        busybox::RECIPE,
+    ]);
     cache.entry(&format!("lab-{recipe}.cpio"), |new| {
         let busybox = Busybox::fetch(cache)?;
         let file = File::create(new).context(|| format!("making {}", new.display()))?;
