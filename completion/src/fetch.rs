@@ -1,0 +1,79 @@
+//! The bytes of an instruction: those that KVM gave, or those that the guest's memory has.
+
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+
+use crate::cpu::{Registers, SegmentName, SystemRegisters};
+use crate::exception::{Exception, Step, Stop};
+use crate::memory::{self, GuestMemory};
+use crate::paging::{Access, PAGE_BYTES, Paging};
+use crate::segmentation::linear_address;
+use crate::word::{index, length};
+
+/// The longest instruction (Intel SDM volume 2, 2.3.11).
+pub const INSTRUCTION_BYTES_MAX: usize = 15;
+
+/// An instruction and its bytes.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Decoded; invalid when there is no such instruction.
+    pub instruction: Instruction,
+    /// As many bytes as it has, or all that were there when it is invalid.
+    pub bytes: Vec<u8>,
+}
+
+/// Decodes the instruction at the instruction pointer: from `given`, if that is enough, else from memory.
+pub fn fetch(
+    memory: &mut dyn GuestMemory,
+    paging: &Paging,
+    registers: &Registers,
+    given: &[u8],
+) -> Step<Fetched> {
+    let given = given.get(..INSTRUCTION_BYTES_MAX).unwrap_or(given);
+    let system = &paging.system;
+    if let Some(fetched) = decode(system, registers.rip, given) {
+        return Ok(fetched);
+    }
+    let mut bytes = Vec::with_capacity(INSTRUCTION_BYTES_MAX);
+    while bytes.len() < INSTRUCTION_BYTES_MAX {
+        let mut offset = registers.rip.wrapping_add(length(bytes.len()));
+        if !system.is_64_bit() {
+            offset &= 0xffff_ffff;
+        }
+        let linear = linear_address(system, SegmentName::Cs, offset, 1, Access::Fetch)?;
+        let physical = paging.translate(memory, linear, Access::Fetch, false)?;
+        let in_page = index(PAGE_BYTES.wrapping_sub(physical & PAGE_BYTES.wrapping_sub(1)));
+        let mut piece = [0; INSTRUCTION_BYTES_MAX];
+        let left = INSTRUCTION_BYTES_MAX.saturating_sub(bytes.len());
+        let Some(piece) = piece.get_mut(..in_page.min(left)) else {
+            return Err(Stop::Unknown);
+        };
+        if memory.ram(physical, piece.len()).is_none() {
+            // Code in a device is not run.
+            return Err(Stop::Unknown);
+        }
+        memory::read(memory, physical, piece);
+        bytes.extend_from_slice(piece);
+        if let Some(fetched) = decode(system, registers.rip, &bytes) {
+            return Ok(fetched);
+        }
+    }
+    // More than 15 bytes.
+    Err(Exception::general_protection().into())
+}
+
+/// Decodes `bytes`; none when there are too few.
+fn decode(system: &SystemRegisters, rip: u64, bytes: &[u8]) -> Option<Fetched> {
+    let mut decoder = Decoder::with_ip(system.code_bits(), bytes, rip, DecoderOptions::NONE);
+    let instruction = decoder.decode();
+    if instruction.is_invalid() && decoder.last_error() != DecoderError::InvalidInstruction {
+        return None;
+    }
+    let bytes = match instruction.is_invalid() {
+        true => bytes,
+        false => bytes.get(..instruction.len()).unwrap_or(bytes),
+    };
+    Some(Fetched {
+        instruction,
+        bytes: bytes.to_vec(),
+    })
+}

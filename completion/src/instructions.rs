@@ -1,0 +1,78 @@
+//! What each instruction does.
+//!
+//! - [`interrupt`]: INT3, INTO, UD0 to UD2
+//! - [`exchange`]: CMPXCHG8B, CMPXCHG16B
+//! - [`bit_manipulation`]: POPCNT, LZCNT, TZCNT, BMI1, BMI2
+//! - [`arithmetic`]: ADCX, ADOX, CRC32, MOVBE, RDRAND, RDSEED
+//! - [`system`]: flags, time, XCR0, segment bases, caches, waiting
+//! - [`descriptor`]: LAR, LSL, VERR, VERW
+//! - [`vector_state`]: the floating-point and vector registers in the XSAVE area
+//! - [`fxsave`], [`xsave`]: that area to and from guest memory
+//! - [`vector_move`]: loads and stores of vector registers
+
+mod arithmetic;
+mod bit_manipulation;
+mod descriptor;
+mod exchange;
+mod fxsave;
+mod interrupt;
+mod system;
+mod vector_move;
+mod vector_state;
+mod xsave;
+
+use iced_x86::Mnemonic as M;
+
+use crate::exception::Step;
+use crate::execution::Execution;
+
+/// Carries the instruction out.
+pub fn execute(x: &mut Execution<'_>) -> Step {
+    match x.instruction.mnemonic() {
+        M::Int3 | M::Into | M::Ud0 | M::Ud1 | M::Ud2 | M::Int => interrupt::execute(x),
+        M::Cmpxchg8b | M::Cmpxchg16b => exchange::execute(x),
+        M::Popcnt
+        | M::Lzcnt
+        | M::Tzcnt
+        | M::Andn
+        | M::Bextr
+        | M::Blsi
+        | M::Blsmsk
+        | M::Blsr
+        | M::Bzhi
+        | M::Mulx
+        | M::Pdep
+        | M::Pext
+        | M::Rorx
+        | M::Sarx
+        | M::Shlx
+        | M::Shrx => bit_manipulation::execute(x),
+        M::Adcx | M::Adox | M::Crc32 | M::Movbe | M::Rdrand | M::Rdseed => arithmetic::execute(x),
+        M::Lar | M::Lsl | M::Verr | M::Verw => descriptor::execute(x),
+        M::Fxsave
+        | M::Fxsave64
+        | M::Fxrstor
+        | M::Fxrstor64
+        | M::Ldmxcsr
+        | M::Vldmxcsr
+        | M::Stmxcsr
+        | M::Vstmxcsr
+        | M::Fninit
+        | M::Fnclex
+        | M::Emms => fxsave::execute(x),
+        M::Xsave
+        | M::Xsave64
+        | M::Xsaveopt
+        | M::Xsaveopt64
+        | M::Xsavec
+        | M::Xsavec64
+        | M::Xsaves
+        | M::Xsaves64
+        | M::Xrstor
+        | M::Xrstor64
+        | M::Xrstors
+        | M::Xrstors64 => xsave::execute(x),
+        _ if system::execute(x)? => Ok(()),
+        _ => vector_move::execute(x),
+    }
+}

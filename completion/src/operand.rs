@@ -1,0 +1,256 @@
+//! An instruction's operands: registers, immediates, and memory through segments and pages.
+
+use iced_x86::{OpKind, Register};
+
+use crate::cpu::{SegmentName, bits};
+use crate::exception::{Exception, Step, Stop, vector};
+use crate::execution::Execution;
+use crate::memory;
+use crate::paging::{Access, PAGE_BYTES};
+use crate::segmentation::linear_address;
+use crate::word::{from_le, index, length, mask};
+
+/// A part of an access that is in one page.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece {
+    /// Guest-physical address.
+    pub physical: u64,
+    /// How many bytes.
+    pub bytes: usize,
+}
+
+impl Execution<'_> {
+    /// Whether operand `number` is in memory.
+    pub fn is_memory(&self, number: u32) -> bool {
+        !matches!(
+            self.instruction.op_kind(number),
+            OpKind::Register
+                | OpKind::NearBranch16
+                | OpKind::NearBranch32
+                | OpKind::NearBranch64
+                | OpKind::FarBranch16
+                | OpKind::FarBranch32
+                | OpKind::Immediate8
+                | OpKind::Immediate8_2nd
+                | OpKind::Immediate16
+                | OpKind::Immediate32
+                | OpKind::Immediate64
+                | OpKind::Immediate8to16
+                | OpKind::Immediate8to32
+                | OpKind::Immediate8to64
+                | OpKind::Immediate32to64
+        )
+    }
+
+    /// The linear address of memory operand `number`, of which `bytes` are accessed.
+    pub fn linear(&self, number: u32, bytes: usize, access: Access) -> Step<u64> {
+        let offset = self
+            .instruction
+            .virtual_address(number, 0, |register, _, _| {
+                Some(match register.is_segment_register() {
+                    true => 0,
+                    false => self.register(register),
+                })
+            })
+            .ok_or(Stop::Unknown)?;
+        let segment = match self.instruction.op_kind(number) {
+            OpKind::MemoryESDI | OpKind::MemoryESEDI | OpKind::MemoryESRDI => Register::ES,
+            _ => self.instruction.memory_segment(),
+        };
+        let name = match segment {
+            Register::ES => SegmentName::Es,
+            Register::CS => SegmentName::Cs,
+            Register::SS => SegmentName::Ss,
+            Register::FS => SegmentName::Fs,
+            Register::GS => SegmentName::Gs,
+            _ => SegmentName::Ds,
+        };
+        Ok(linear_address(&self.system, name, offset, bytes, access)?)
+    }
+
+    /// Where `bytes` at `linear` are, page by page; all of them may be accessed.
+    pub fn translate(&self, linear: u64, bytes: usize, access: Access) -> Step<Vec<Piece>> {
+        let mut pieces = Vec::with_capacity(2);
+        // Dirty bits come when it is known that nothing faults.
+        for dirty in [false, true] {
+            if dirty && access != Access::Write {
+                break;
+            }
+            pieces.clear();
+            let mut done = 0;
+            while done < bytes {
+                let mut address = linear.wrapping_add(length(done));
+                if !self.system.is_64_bit() {
+                    address &= 0xffff_ffff;
+                }
+                let in_page = index(PAGE_BYTES.wrapping_sub(address & PAGE_BYTES.wrapping_sub(1)));
+                let piece = Piece {
+                    physical: self.paging.translate(self.memory, address, access, dirty)?,
+                    bytes: in_page.min(bytes.saturating_sub(done)),
+                };
+                pieces.push(piece);
+                done = done.saturating_add(piece.bytes);
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// Reads memory at `linear`.
+    pub fn load(&mut self, linear: u64, data: &mut [u8]) -> Step {
+        self.check_alignment(linear, data.len())?;
+        let pieces = self.translate(linear, data.len(), Access::Read)?;
+        self.load_pieces(&pieces, data);
+        Ok(())
+    }
+
+    /// Writes memory at `linear`.
+    pub fn store(&mut self, linear: u64, data: &[u8]) -> Step {
+        self.check_alignment(linear, data.len())?;
+        let pieces = self.translate(linear, data.len(), Access::Write)?;
+        self.store_pieces(&pieces, data);
+        Ok(())
+    }
+
+    /// Reads translated memory.
+    pub fn load_pieces(&mut self, pieces: &[Piece], data: &mut [u8]) {
+        let mut rest = data;
+        for piece in pieces {
+            let (now, later) = rest.split_at_mut(piece.bytes.min(rest.len()));
+            memory::read(self.memory, piece.physical, now);
+            rest = later;
+        }
+    }
+
+    /// Writes `data` from byte `offset` of translated memory.
+    pub fn store_within(&mut self, pieces: &[Piece], offset: usize, data: &[u8]) {
+        let (mut skipped, mut rest) = (offset, data);
+        for piece in pieces {
+            let here = skipped.min(piece.bytes);
+            skipped = skipped.saturating_sub(here);
+            let (now, later) = rest.split_at(piece.bytes.saturating_sub(here).min(rest.len()));
+            if !now.is_empty() {
+                memory::write(self.memory, piece.physical.wrapping_add(length(here)), now);
+            }
+            rest = later;
+        }
+    }
+
+    /// Writes translated memory.
+    pub fn store_pieces(&mut self, pieces: &[Piece], data: &[u8]) {
+        let mut rest = data;
+        for piece in pieces {
+            let (now, later) = rest.split_at(piece.bytes.min(rest.len()));
+            memory::write(self.memory, piece.physical, now);
+            rest = later;
+        }
+    }
+
+    /// #AC where user code asked for it (Intel SDM volume 3, 7.15). Wider operands have rules of their own.
+    fn check_alignment(&self, linear: u64, bytes: usize) -> Step {
+        let checked = self.privilege_level() == 3
+            && self.system.cr0 & bits::CR0_AM != 0
+            && self.paging.rflags & bits::AC != 0
+            && matches!(bytes, 2 | 4 | 8);
+        match checked && !linear.is_multiple_of(length(bytes)) {
+            true => Err(Exception::with_code(vector::ALIGNMENT_CHECK, 0).into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Size of operand `number` in bytes.
+    pub fn operand_bytes(&self, number: u32) -> usize {
+        match self.instruction.op_kind(number) {
+            OpKind::Register => self.instruction.op_register(number).size(),
+            _ => self.instruction.memory_size().size(),
+        }
+    }
+
+    /// The value of an integer operand of at most 8 bytes.
+    pub fn read(&mut self, number: u32) -> Step<u64> {
+        match self.instruction.op_kind(number) {
+            OpKind::Register => Ok(self.register(self.instruction.op_register(number))),
+            _ if self.is_memory(number) => {
+                let bytes = self.operand_bytes(number);
+                let mut data = [0; 8];
+                let data = data.get_mut(..bytes).ok_or(Stop::Unknown)?;
+                let linear = self.linear(number, bytes, Access::Read)?;
+                self.load(linear, data)?;
+                Ok(from_le(data))
+            }
+            _ => self
+                .instruction
+                .try_immediate(number)
+                .map_err(|_| Stop::Unknown),
+        }
+    }
+
+    /// Gives an integer operand of at most 8 bytes its value.
+    pub fn write(&mut self, number: u32, value: u64) -> Step {
+        if self.instruction.op_kind(number) == OpKind::Register {
+            self.set_register(self.instruction.op_register(number), value);
+            return Ok(());
+        }
+        let bytes = self.operand_bytes(number);
+        let data = value.to_le_bytes();
+        let data = data.get(..bytes).ok_or(Stop::Unknown)?;
+        let linear = self.linear(number, bytes, Access::Write)?;
+        self.store(linear, data)
+    }
+
+    /// A general register of any width, as an unsigned number.
+    pub fn register(&self, register: Register) -> u64 {
+        let whole = self.registers.get(register.full_register().number());
+        match register {
+            Register::AH | Register::CH | Register::DH | Register::BH => {
+                // Numbered in their own row by the decoder; their bytes are in the first four registers.
+                whole >> 8 & 0xff
+            }
+            _ if register.is_gpr() => whole & mask(register.size()),
+            _ => 0,
+        }
+    }
+
+    /// Sets a general register: 4 bytes clear the upper half, fewer leave the rest as it is.
+    pub fn set_register(&mut self, register: Register, value: u64) {
+        if !register.is_gpr() {
+            return;
+        }
+        let number = register.full_register().number();
+        let whole = self.registers.get(number);
+        let value = match register {
+            Register::AH | Register::CH | Register::DH | Register::BH => {
+                whole & !0xff00 | (value & 0xff) << 8
+            }
+            _ => match register.size() {
+                size @ (1 | 2) => whole & !mask(size) | value & mask(size),
+                size => value & mask(size),
+            },
+        };
+        self.registers.set(number, value);
+    }
+}
+
+impl Execution<'_> {
+    /// Reads system structures, which are a supervisor's whoever runs (Intel SDM volume 3, 5.6.1).
+    pub fn load_as_supervisor(&mut self, linear: u64, data: &mut [u8]) -> Step {
+        let before = self.paging;
+        self.paging.user = false;
+        // Such an access heeds SMAP whatever AC says.
+        self.paging.rflags &= !bits::AC;
+        let pieces = self.translate(linear, data.len(), Access::Read);
+        self.paging = before;
+        self.load_pieces(&pieces?, data);
+        Ok(())
+    }
+
+    /// A selector: the low 16 bits of a register, or 16 bits of memory.
+    pub fn read_selector(&mut self, number: u32) -> Step<u64> {
+        if !self.is_memory(number) {
+            return Ok(self.register(self.instruction.op_register(number)) & 0xffff);
+        }
+        let linear = self.linear(number, 2, Access::Read)?;
+        let mut data = [0; 2];
+        self.load(linear, &mut data)?;
+        Ok(from_le(&data))
+    }
+}

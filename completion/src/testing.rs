@@ -1,0 +1,197 @@
+//! A vCPU and a memory for tests, and the same instructions on the processor that runs the tests.
+
+pub mod native;
+
+use crate::cpu::{Cpu, CpuError, Registers, Segment, SystemRegisters, bits, msr};
+use crate::exception::Exception;
+use crate::outcome::{Completed, Outcome};
+use crate::{Feature, XsaveLayout};
+
+pub use native::Ram;
+
+/// Where code is in tests.
+pub const CODE: u64 = 0x1000;
+/// Where data is in tests: a page of its own, and pages behind it.
+pub const DATA: u64 = 0x4000;
+/// RAM from address 0.
+pub const RAM_BYTES: usize = 0x2_0000;
+/// Address of a device.
+pub const DEVICE: u64 = 0x40_0000;
+
+/// A vCPU whose state are plain fields.
+#[derive(Debug, Clone)]
+pub struct TestCpu {
+    pub registers: Registers,
+    pub system: SystemRegisters,
+    pub xcr0: u64,
+    pub xss: u64,
+    pub tsc_aux: u64,
+    pub kernel_gs_base: u64,
+    pub area: Vec<u8>,
+    pub layout: XsaveLayout,
+    pub missing: Vec<Feature>,
+    pub random: Option<u64>,
+    pub flushes: u32,
+}
+
+impl TestCpu {
+    /// At level 0 of 64-bit code without paging, with everything enabled.
+    pub fn new() -> Self {
+        let code = Segment {
+            kind: 0xb,
+            usable: true,
+            long: true,
+            limit: u32::MAX,
+            ..Segment::default()
+        };
+        let data = Segment {
+            kind: 3,
+            long: false,
+            default_32_bit: true,
+            ..code
+        };
+        let layout = native::layout();
+        let mut area = vec![0; layout.area_bytes(u64::MAX >> 1, false).max(4096)];
+        crate::word::put(&mut area, 0, &[0x7f, 3]);
+        crate::word::put(&mut area, 24, &[0x80, 0x1f, 0, 0, 0xff, 0xff, 2, 0]);
+        Self {
+            registers: Registers {
+                rip: CODE,
+                rflags: 2,
+                ..Registers::default()
+            },
+            system: SystemRegisters {
+                segments: [data, code, data, data, data, data],
+                cr0: bits::CR0_PE,
+                cr4: bits::CR4_OSFXSR | bits::CR4_OSXSAVE | bits::CR4_PAE,
+                efer: bits::EFER_LMA,
+                ..SystemRegisters::default()
+            },
+            xcr0: layout.user_components(),
+            xss: 0,
+            tsc_aux: 7,
+            kernel_gs_base: 0,
+            area,
+            layout,
+            missing: Vec::new(),
+            random: Some(0x1234_5678_9abc_def0),
+            flushes: 0,
+        }
+    }
+
+    /// Sets the current privilege level.
+    pub fn at_level(mut self, level: u8) -> Self {
+        for segment in &mut self.system.segments {
+            segment.dpl = level;
+        }
+        self
+    }
+}
+
+impl Cpu for TestCpu {
+    fn registers(&mut self) -> Result<Registers, CpuError> {
+        Ok(self.registers)
+    }
+    fn set_registers(&mut self, registers: &Registers) -> Result<(), CpuError> {
+        self.registers = *registers;
+        Ok(())
+    }
+    fn system_registers(&mut self) -> Result<SystemRegisters, CpuError> {
+        Ok(self.system)
+    }
+    fn set_segment_bases(&mut self, fs: u64, gs: u64) -> Result<(), CpuError> {
+        self.system.segments[4].base = fs;
+        self.system.segments[5].base = gs;
+        Ok(())
+    }
+    fn xcr0(&mut self) -> Result<u64, CpuError> {
+        Ok(self.xcr0)
+    }
+    fn set_xcr0(&mut self, value: u64) -> Result<(), CpuError> {
+        self.xcr0 = value;
+        Ok(())
+    }
+    fn msr(&mut self, index: u32) -> Result<u64, CpuError> {
+        Ok(match index {
+            msr::TSC => 0x1_0000_0002,
+            msr::TSC_AUX => self.tsc_aux,
+            msr::XSS => self.xss,
+            msr::KERNEL_GS_BASE => self.kernel_gs_base,
+            other => panic!("MSR {other:#x}"),
+        })
+    }
+    fn set_msr(&mut self, index: u32, value: u64) -> Result<(), CpuError> {
+        assert_eq!(index, msr::KERNEL_GS_BASE);
+        self.kernel_gs_base = value;
+        Ok(())
+    }
+    fn read_xsave_area(&mut self, area: &mut Vec<u8>) -> Result<(), CpuError> {
+        area.clone_from(&self.area);
+        Ok(())
+    }
+    fn write_xsave_area(&mut self, area: &[u8]) -> Result<(), CpuError> {
+        self.area.copy_from_slice(area);
+        Ok(())
+    }
+    fn xsave_layout(&self) -> &XsaveLayout {
+        &self.layout
+    }
+    fn flush_tlb(&mut self) -> Result<(), CpuError> {
+        self.flushes += 1;
+        Ok(())
+    }
+    fn has(&self, feature: Feature) -> bool {
+        !self.missing.contains(&feature)
+    }
+    fn random(&mut self) -> Option<u64> {
+        self.random
+    }
+    fn physical_address_bits(&self) -> u8 {
+        48
+    }
+}
+
+/// Carries out `code` and takes for granted that it completes.
+pub fn run(cpu: &mut TestCpu, ram: &mut Ram, code: &[u8]) -> Completed {
+    let before = cpu.registers.rip;
+    match crate::complete(cpu, ram, code).expect("a vCPU that has its state") {
+        Outcome::Completed(completed) => {
+            let length = u64::try_from(code.len()).expect("a short instruction");
+            assert_eq!(
+                cpu.registers.rip,
+                before + length,
+                "the instruction pointer"
+            );
+            completed
+        }
+        other => panic!("{code:02x?}: {other:?}"),
+    }
+}
+
+/// Carries out `code`, which raises an exception and changes no register but, for a trap, the pointer.
+pub fn fault(cpu: &mut TestCpu, ram: &mut Ram, code: &[u8]) -> Exception {
+    let before = cpu.clone();
+    match crate::complete(cpu, ram, code).expect("a vCPU that has its state") {
+        Outcome::Exception { exception, .. } => {
+            assert_eq!(cpu.registers.general, before.registers.general);
+            assert_eq!(cpu.area, before.area);
+            exception
+        }
+        other => panic!("{code:02x?}: {other:?}"),
+    }
+}
+
+/// Whether `code` is an instruction that this crate does not know.
+pub fn is_unknown(cpu: &mut TestCpu, ram: &mut Ram, code: &[u8]) -> bool {
+    let before = cpu.registers;
+    let outcome = crate::complete(cpu, ram, code).expect("a vCPU that has its state");
+    assert_eq!(cpu.registers, before);
+    matches!(outcome, Outcome::Unknown(_))
+}
+
+/// The number of `N` bytes of RAM.
+pub fn word(ram: &Ram, address: u64) -> u64 {
+    let mut bytes = [0; 8];
+    ram.get(address, &mut bytes);
+    u64::from_le_bytes(bytes)
+}
