@@ -211,7 +211,13 @@ fn a_file_that_may_not_be_read() {
     fs::set_permissions(&kernel.path, fs::Permissions::from_mode(0o000)).unwrap();
     // A copy that somebody without rights may run, wherever the build is.
     let copy = kernel.directory.path().join("cuddy");
-    fs::copy(env!("CARGO_BIN_EXE_cuddy"), &copy).unwrap();
+    // Made by another process: a descriptor of ours that writes it could be inherited by a process that
+    // another test starts, and what is being written cannot be run.
+    let copied = std::process::Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_cuddy"))
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
     let mut command = std::process::Command::new(&copy);
     command
         .args(kernel.arguments(&["--serial=none"]))
