@@ -122,6 +122,7 @@ pub fn command_line(config: &MachineConfig, virtio: &[VirtioMmio]) -> String {
 fn disk_options(config: &DiskConfig) -> DiskOptions {
     DiskOptions {
         readonly: config.readonly,
+        lock: config.lock,
         cache: match config.cache {
             CacheMode::Writeback => block::CacheMode::Writeback,
             CacheMode::None => block::CacheMode::None,
