@@ -59,7 +59,10 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
             "",
             "'' has no value: write key=value, with commas between, and a comma in a value twice",
         ),
-        ("=a", "unknown key '': use path, readonly, cache, lock or serial"),
+        (
+            "=a",
+            "unknown key '': use path, readonly, cache, lock or serial",
+        ),
     ] {
         assert_eq!(disk(text), Err(message.to_owned()), "{text}");
     }
