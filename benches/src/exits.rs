@@ -43,7 +43,7 @@ const KINDS: [(&str, &str); 4] = [
 ];
 
 pub(crate) fn measure(programs: &Programs, rounds: usize) -> Result<(), Failure> {
-    let guest = fs::read(&programs.guests.suite)?;
+    let guest = fs::read(&programs.suite)?;
     for (kind, words) in KINDS {
         let command_line = format!("{words} count={COUNT} end=i8042");
         let (mut bare, mut cuddy) = (Samples::default(), Samples::default());
@@ -109,7 +109,7 @@ fn run_bare(guest: &[u8], command_line: &str) -> Result<String, Failure> {
 fn run_cuddy(programs: &Programs, command_line: &str) -> Result<String, Failure> {
     let output = SharedBuffer::default();
     let config = MachineConfig {
-        kernel: Some(programs.guests.suite.clone()),
+        kernel: Some(programs.suite.clone()),
         cmdline: Some(command_line.to_owned()),
         memory: MemoryConfig::with_size(ByteSize(MEMORY_MIB << 20)),
         ..MachineConfig::default()

@@ -11,7 +11,6 @@ pub mod bare_machine;
 mod boot;
 mod contenders;
 mod exits;
-mod guests;
 mod launch;
 mod memory;
 mod programs;

@@ -69,7 +69,7 @@ pub(crate) fn measure(programs: &Programs, rounds: usize) -> Result<(), Failure>
 }
 
 fn usage(programs: &Programs, contender: Contender) -> Result<Usage, Failure> {
-    let mut command = contender.command(programs, &programs.guests.suite, COMMAND_LINE)?;
+    let mut command = contender.command(programs, &programs.suite, COMMAND_LINE)?;
     let mut run = Run::start(&mut command, contender.input())?;
     run.until(LAST_LINE)?;
     thread::sleep(SETTLE);

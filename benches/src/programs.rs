@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cuddy_lab::{Cache, Program};
+use cuddy_tests::guests;
 
 use crate::Failure;
-use crate::guests::Guests;
 
 /// The version of alioth that is measured.
 const ALIOTH_VERSION: &str = "0.12.0";
@@ -32,7 +32,10 @@ pub(crate) struct Programs {
     pub(crate) qemu: Result<Program, String>,
     /// alioth; or why there is none.
     pub(crate) alioth: Result<PathBuf, String>,
-    pub(crate) guests: Guests,
+    /// The bare guest that writes `!` to COM1 and resets the machine.
+    pub(crate) first: PathBuf,
+    /// The bare guest that does what its command line says.
+    pub(crate) suite: PathBuf,
     pub(crate) cache: Cache,
 }
 
@@ -53,14 +56,15 @@ impl Programs {
             qemu: Program::find(&cache, "qemu-system-x86", "qemu-system-x86_64")
                 .map_err(|error| error.to_string()),
             alioth: install_alioth(&target).map_err(|error| error.to_string()),
-            guests: Guests::build(&workspace, &target)?,
+            first: guests::path(guests::FIRST),
+            suite: guests::path(guests::SUITE),
             cache,
         })
     }
 }
 
 /// A Cargo command that knows nothing of the one that runs us.
-pub(crate) fn cargo(subcommand: &str) -> Command {
+fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.arg(subcommand);
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
@@ -70,7 +74,7 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
 }
 
 /// Runs `command`, whose messages the user sees.
-pub(crate) fn run_to_end(command: &mut Command) -> Result<(), Failure> {
+fn run_to_end(command: &mut Command) -> Result<(), Failure> {
     let program = command.get_program().display().to_string();
     let status = command
         .status()

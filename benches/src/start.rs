@@ -67,7 +67,7 @@ pub(crate) fn measure(programs: &Programs, rounds: usize) -> Result<(), Failure>
 
 /// The time to the first byte and, if it comes by itself, to the end.
 fn run(programs: &Programs, contender: Contender) -> Result<(Duration, Option<Duration>), Failure> {
-    let mut command = contender.command(programs, &programs.guests.first, "")?;
+    let mut command = contender.command(programs, &programs.first, "")?;
     let mut run = Run::start(&mut command, contender.input())?;
     let first_byte = run.until(b"!")?;
     let end = contender.ends().then(|| run.until_end()).transpose()?;

@@ -20,7 +20,7 @@ pub(crate) fn measure(programs: &Programs) -> Result<(), Failure> {
         .into_iter()
         .filter(|contender| contender.ends())
     {
-        let Ok(traced) = contender.command(programs, &programs.guests.first, "") else {
+        let Ok(traced) = contender.command(programs, &programs.first, "") else {
             continue;
         };
         let mut command = Command::new("strace");
