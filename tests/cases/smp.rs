@@ -26,8 +26,9 @@ fn two_processors_start() {
 }
 
 #[test]
-fn thirty_processors_start() {
-    start("split", "30", "acpi-madt,smp");
+fn the_most_processors_start() {
+    start("split", "255", "acpi-madt,smp");
+    start("kernel", "255", "acpi-madt,smp");
 }
 
 #[test]
