@@ -7,43 +7,43 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is nothing at the path.
-    #[error("disk {}: there is no such file; check the path, or make an image of the size you want with `truncate -s 8G`", path.display())]
+    #[error("{}: there is no such file; check the path, or make an image of the size you want with `truncate -s 8G`", path.display())]
     Missing {
         /// The path.
         path: PathBuf,
     },
     /// The path is a directory.
-    #[error("disk {}: this is a directory; give a raw image or a block device", path.display())]
+    #[error("{}: this is a directory; give a raw image or a block device", path.display())]
     Directory {
         /// The path.
         path: PathBuf,
     },
     /// The path is a pipe, a socket or a character device.
-    #[error("disk {}: this is neither a file nor a block device", path.display())]
+    #[error("{}: this is neither a file nor a block device", path.display())]
     NotADisk {
         /// The path.
         path: PathBuf,
     },
     /// The process may not open the file.
-    #[error("disk {}: no permission to open it; change its owner or mode, or run as a user who may", path.display())]
+    #[error("{}: no permission to open it; change its owner or mode, or run as a user who may", path.display())]
     Permission {
         /// The path.
         path: PathBuf,
     },
     /// The file may be read and not written, and a writable disk was asked for.
-    #[error("disk {}: the file can only be read; make it writable, or open the disk read-only (readonly=on)", path.display())]
+    #[error("{}: the file can only be read; make it writable, or open the disk read-only (readonly=on)", path.display())]
     ReadOnlyFile {
         /// The path.
         path: PathBuf,
     },
     /// Another machine, or another disk of this one, has the image.
-    #[error("disk {}: another machine is using it; stop that one, or open the disk read-only (readonly=on) in both", path.display())]
+    #[error("{}: another machine is using it; stop that one, or open the disk read-only (readonly=on) in both", path.display())]
     Locked {
         /// The path.
         path: PathBuf,
     },
     /// The file system has no locks.
-    #[error("disk {}: its file system cannot lock it ({source}); make sure that nobody else uses it and turn locking off (lock=off)", path.display())]
+    #[error("{}: its file system cannot lock it ({source}); make sure that nobody else uses it and turn locking off (lock=off)", path.display())]
     CannotLock {
         /// The path.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The size is no whole number of sectors.
-    #[error("disk {}: its size, {size_bytes} bytes, is not a multiple of 512; enlarge it with `truncate -s %512`", path.display())]
+    #[error("{}: its size, {size_bytes} bytes, is not a multiple of 512; enlarge it with `truncate -s %512`", path.display())]
     NotMultipleOfSector {
         /// The path.
         path: PathBuf,
@@ -59,19 +59,19 @@ pub enum OpenError {
         size_bytes: u64,
     },
     /// There is not a single sector.
-    #[error("disk {}: it is empty; give it a size, for example with `truncate -s 8G`", path.display())]
+    #[error("{}: it is empty; give it a size, for example with `truncate -s 8G`", path.display())]
     Empty {
         /// The path.
         path: PathBuf,
     },
     /// The file system does not have O_DIRECT.
-    #[error("disk {}: its file system cannot bypass the page cache; use cache=writeback", path.display())]
+    #[error("{}: its file system cannot bypass the page cache; use cache=writeback", path.display())]
     NoDirectIo {
         /// The path.
         path: PathBuf,
     },
     /// The host refused something else.
-    #[error("disk {}: cannot {what}: {source}", path.display())]
+    #[error("{}: cannot {what}: {source}", path.display())]
     Host {
         /// The path.
         path: PathBuf,

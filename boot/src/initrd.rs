@@ -17,7 +17,7 @@ const PAGE_BYTES: u64 = 4096;
 
 /// Why an initrd cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("initrd {}: {problem}", path.display())]
+#[error("{}: {problem}", path.display())]
 pub struct InitrdError {
     /// The file, as the user named it.
     pub path: PathBuf,
@@ -30,7 +30,7 @@ pub struct InitrdError {
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum InitrdProblem {
     /// Not there, no permission.
-    #[error("it cannot be opened: {0}")]
+    #[error("{}", cannot_open(.0))]
     Open(io::Error),
     /// A directory, a FIFO.
     #[error("it is {0}: give a regular file")]
@@ -177,6 +177,18 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), Refusal> {
         Ok((file, metadata.len()))
     } else {
         Err(Refusal::NotAFile("a device, socket or pipe"))
+    }
+}
+
+/// Why a file that a user named is not open, and what to do about it.
+pub(crate) fn cannot_open(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file: check the path".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "no permission to read it: change its mode or owner, or run as a user who may"
+                .to_owned()
+        }
+        _ => format!("it cannot be opened: {error}"),
     }
 }
 

@@ -52,7 +52,7 @@ pub enum KernelFormat {
 
 /// Why a kernel cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("kernel {}: {problem}", path.display())]
+#[error("{}: {problem}", path.display())]
 pub struct KernelError {
     /// The file, as the user named it.
     pub path: PathBuf,
@@ -65,7 +65,7 @@ pub struct KernelError {
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum KernelProblem {
     /// Not there, no permission.
-    #[error("it cannot be opened: {0}")]
+    #[error("{}", crate::initrd::cannot_open(.0))]
     Open(io::Error),
     /// A directory, a FIFO.
     #[error("it is {0}: give the vmlinux (ELF) or bzImage (vmlinuz) itself")]

@@ -56,7 +56,7 @@ pub enum LoadError {
         ranges: Vec<Range<u64>>,
     },
     /// The kernel lies higher than the page tables of its entry reach.
-    #[error("kernel {}: {error}", path.display())]
+    #[error("{}: {error}", path.display())]
     Paging {
         /// The kernel's file.
         path: std::path::PathBuf,

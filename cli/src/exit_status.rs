@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use vmm::config::Problem;
+
 use crate::report_problem;
 
 /// A host error, or an error of this program.
@@ -34,10 +36,16 @@ pub fn after_signal(number: i32) -> ExitCode {
     ExitCode::from(SIGNAL_BASE + number)
 }
 
-/// Says what is wrong, a line for each problem, and gives the exit status.
-pub fn fail(problems: impl std::fmt::Display, status: u8) -> ExitCode {
-    for line in problems.to_string().lines() {
-        report_problem(line);
-    }
+/// Says what is wrong, in one line, and gives the exit status.
+pub fn fail(problem: impl std::fmt::Display, status: u8) -> ExitCode {
+    report_problem(&problem.to_string());
     ExitCode::from(status)
+}
+
+/// Says all that is wrong with a configuration, a line for each problem.
+pub fn misconfigured(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        report_problem(&problem.to_string());
+    }
+    ExitCode::from(USAGE)
 }

@@ -25,20 +25,7 @@ pub fn from_pairs<T: DeserializeOwned>(
     text: &str,
     principal_key: &'static str,
 ) -> Result<T, KeyValueError> {
-    from_pairs_with(text, principal_key, T::deserialize)
-}
-
-/// As [`from_pairs`], by another function than that of [`serde::Deserialize`].
-///
-/// # Errors
-///
-/// What is wrong with `text`, with the key where one is to blame.
-pub fn from_pairs_with<T>(
-    text: &str,
-    principal_key: &'static str,
-    deserialize: impl FnOnce(Pairs) -> Result<T, KeyValueError>,
-) -> Result<T, KeyValueError> {
-    deserialize(Pairs {
+    T::deserialize(Pairs {
         items: split(text, principal_key)?,
         value: None,
     })

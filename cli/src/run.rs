@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use vmm::config::{MachineConfig, Problem, Problems, SerialConfig};
 use vmm::console::{Console, ConsoleError};
-use vmm::{Control, ErrorKind, Outcome, Session, StopReason};
+use vmm::{Control, Outcome, Session, StopReason, VmmError};
 
 use crate::arguments::{Run, RunOptions};
 use crate::signals::Signals;
@@ -24,14 +24,14 @@ pub fn run(options: Run) -> ExitCode {
     });
     let config = configure(options.machine, options.config.as_deref(), &mut problems);
     if !problems.is_empty() {
-        return exit_status::fail(Problems(problems), exit_status::USAGE);
+        return exit_status::misconfigured(&problems);
     }
     if options.dry_run {
         return print(&config);
     }
     match start(config, escape) {
         Ok(outcome) => status_of(&outcome),
-        Err(failure) => exit_status::fail(failure.lines, failure.status),
+        Err(failure) => failure.report(),
     }
 }
 
@@ -77,44 +77,41 @@ fn print(config: &MachineConfig) -> ExitCode {
 }
 
 /// Why a machine did not run to its end.
-struct Failure {
-    /// One line for each problem.
-    lines: String,
-    status: u8,
+enum Failure {
+    Configuration(Vec<Problem>),
+    Host(String),
 }
 
 impl Failure {
     fn host(place: &str, error: &io::Error) -> Self {
-        Self {
-            lines: format!(
-                "{place}: {error}: the host is short of something, 'dmesg' may say what"
-            ),
-            status: exit_status::HOST,
+        Self::Host(format!(
+            "{place}: {error}: the host is short of something, 'dmesg' may say what"
+        ))
+    }
+
+    fn report(self) -> ExitCode {
+        match self {
+            Self::Configuration(problems) => exit_status::misconfigured(&problems),
+            Self::Host(line) => exit_status::fail(line, exit_status::HOST),
         }
     }
 }
 
 impl From<ConsoleError> for Failure {
     fn from(error: ConsoleError) -> Self {
-        Self {
-            lines: error.to_string(),
-            status: if error.is_configuration() {
-                exit_status::USAGE
-            } else {
-                exit_status::HOST
-            },
+        if error.is_configuration() {
+            Self::Configuration(vec![error.into()])
+        } else {
+            Self::Host(Problem::from(error).to_string())
         }
     }
 }
 
-impl From<vmm::VmmError> for Failure {
-    fn from(error: vmm::VmmError) -> Self {
-        Self {
-            lines: error.to_string(),
-            status: match error.kind() {
-                ErrorKind::Configuration => exit_status::USAGE,
-                ErrorKind::Host => exit_status::HOST,
-            },
+impl From<VmmError> for Failure {
+    fn from(error: VmmError) -> Self {
+        match error {
+            VmmError::Configuration(Problems(problems)) => Self::Configuration(problems),
+            VmmError::Host(_) => Self::Host(error.to_string()),
         }
     }
 }

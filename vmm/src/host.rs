@@ -1,6 +1,6 @@
 //! What this host offers to virtual machines: `cuddy check`, and the check at a machine's start.
 //!
-//! [`report`] looks at everything and ends with remedies; it opens /dev/kvm and runs a tiny guest for a
+//! [`report()`] looks at everything and ends with remedies; it opens /dev/kvm and runs a tiny guest for a
 //! few milliseconds. [`capabilities::check`] is the part that each start of a machine repeats.
 
 pub mod capabilities;

@@ -15,6 +15,8 @@
 //! The driver in [`session`](crate::session) feeds events and carries out commands; nothing else changes
 //! a machine's state.
 
+use std::fmt::{self, Display};
+
 use crate::config::Action;
 
 /// Why a guest's run ended by itself.
@@ -48,6 +50,20 @@ pub enum Outcome {
     Crash(String),
     /// The host ended it.
     Stopped(StopReason),
+}
+
+impl Display for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => formatter.write_str("the guest turned its power off"),
+            Self::Reset => formatter.write_str("the guest reset"),
+            Self::Crash(reason) => write!(formatter, "the guest crashed: {reason}"),
+            Self::Stopped(StopReason::User) => formatter.write_str("stopped by the user"),
+            Self::Stopped(StopReason::Signal(signal)) => {
+                write!(formatter, "stopped by signal {signal}")
+            }
+        }
+    }
 }
 
 /// The state of a machine.

@@ -16,7 +16,7 @@ use crate::console::Console;
 use crate::error::VmmError;
 use crate::events::{Control, EventQueue, Request};
 use crate::kvm::Host;
-use crate::lifecycle::{Command, Event, Outcome, Policy, State};
+use crate::lifecycle::{Command, Event, GuestEnd, Outcome, Policy, State};
 use crate::machine::Machine;
 
 pub use resources::{Resources, command_line};
@@ -107,11 +107,13 @@ impl Session {
                     }
                 };
                 tracing::debug!("{state:?}: {event:?}");
+                let crash = match &event {
+                    Event::Guest(GuestEnd::Crash(reason)) => Some(reason.clone()),
+                    _ => None,
+                };
                 let (next, command) = state.next(event, policy);
                 state = next;
-                if command != Command::Nothing {
-                    tracing::info!("{}: {state:?}", self.config.name);
-                }
+                self.tell(&state, command, crash.as_deref());
                 match command {
                     Command::Nothing => {}
                     Command::Run => machine.run(),
@@ -132,6 +134,22 @@ impl Session {
                 }
             }
             self.wait(&machine)?;
+        }
+    }
+
+    /// Says what becomes of the machine where nobody else does: the caller hears of its end.
+    fn tell(&self, state: &State, command: Command, crash: Option<&str>) {
+        let name = &self.config.name;
+        match (state, command, crash) {
+            (_, Command::Nothing, _) => {}
+            (State::Preserved(outcome), ..) => {
+                tracing::warn!("{name}: {outcome}; kept as it is until it is told to stop");
+            }
+            (_, Command::Rebuild, Some(reason)) => {
+                tracing::warn!("{name}: the guest crashed: {reason}; it starts again");
+            }
+            (_, Command::Rebuild, None) => tracing::info!("{name}: it starts again"),
+            _ => tracing::info!("{name}: {state:?}"),
         }
     }
 

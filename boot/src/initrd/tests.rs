@@ -14,7 +14,7 @@ fn bad_files_are_named() {
     );
     let text = message(&directory.path().join("missing"));
     assert!(
-        text.contains("missing: it cannot be opened: No such file"),
+        text.contains("missing: there is no such file: check the path"),
         "{text}"
     );
     let text = message(file(&[]).path());

@@ -32,7 +32,7 @@ fn bad_files_are_named() {
     );
     let text = message(&directory.path().join("vmlinuz"));
     assert!(
-        text.contains("vmlinuz: it cannot be opened: No such file"),
+        text.contains("vmlinuz: there is no such file: check the path"),
         "{text}"
     );
     let text = message(file(&[]).path());

@@ -3,11 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use vmm::config::{
-    ByteSize, CPUS_MAX, DiskConfig, HugePages, MachineConfig, MemoryConfig, NetConfig, Problem,
-};
+use vmm::config::{CPUS_MAX, DiskConfig, MachineConfig, MemoryConfig, NetConfig, Problem};
 
 use super::Choice;
 use crate::key_value::{self, KeyValueError};
@@ -42,7 +39,7 @@ pub struct RunOptions {
     /// Guest memory, such as 1G or size=1G,shared=on,hugepages=2M,prefault=on [default: 512M]
     #[arg(long, value_name = "SIZE[,KEY=VALUE]…", allow_hyphen_values = true)]
     pub memory: Option<String>,
-    /// A disk: path=FILE, then readonly=on, cache=writeback or none, serial=TEXT; may be repeated
+    /// A disk: path=FILE, then readonly=on, cache=writeback or none, lock=off, serial=TEXT; may be repeated
     #[arg(long, value_name = "path=FILE[,KEY=VALUE]…", value_hint = ValueHint::FilePath)]
     pub disk: Vec<String>,
     /// A network interface: tap=NAME, then create=on, mac=ADDRESS, mtu=BYTES; may be repeated
@@ -93,10 +90,11 @@ impl RunOptions {
             }
         }
         set("--cpu", self.cpu, &mut config.cpu, found);
-        if let Some(text) = self.memory
-            && let Some(memory) = read("--memory", &text, memory_from_text, found)
-        {
-            config.memory = memory;
+        if let Some(text) = self.memory {
+            let from_text = |text: &str| key_value::from_pairs::<MemoryConfig>(text, "size");
+            if let Some(memory) = read("--memory", &text, from_text, found) {
+                config.memory = memory;
+            }
         }
         config.disk.extend(self.disk.iter().filter_map(|text| {
             let from_text = |text: &str| key_value::from_pairs::<DiskConfig>(text, "path");
@@ -150,22 +148,4 @@ fn read<T>(
     from_text(text)
         .map_err(|error| problems.push(Problem::new(format!("{option} '{text}'"), error)))
         .ok()
-}
-
-/// [`MemoryConfig`] as a struct of keys: its own notation tries one shape after the other, which loses
-/// what is wrong with a key.
-#[derive(Deserialize)]
-#[serde(remote = "MemoryConfig", deny_unknown_fields)]
-struct MemoryKeys {
-    size: ByteSize,
-    #[serde(default)]
-    shared: bool,
-    #[serde(default)]
-    hugepages: HugePages,
-    #[serde(default)]
-    prefault: bool,
-}
-
-fn memory_from_text(text: &str) -> Result<MemoryConfig, KeyValueError> {
-    key_value::from_pairs_with(text, "size", MemoryKeys::deserialize)
 }

@@ -15,6 +15,7 @@ fn a_disk_is_read_with_its_defaults() {
     let expected = DiskConfig {
         path: "/images/root.img".into(),
         readonly: false,
+        lock: true,
         cache: CacheMode::Writeback,
         serial: None,
     };
@@ -25,6 +26,7 @@ fn a_disk_is_read_with_its_defaults() {
         Ok(DiskConfig {
             path: "root.img".into(),
             readonly: true,
+            lock: true,
             cache: CacheMode::None,
             serial: Some("a=b,c".to_owned()),
         })
@@ -36,7 +38,7 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
     for (text, message) in [
         (
             "path=a,pth=b",
-            "unknown key 'pth': use path, readonly, cache or serial",
+            "unknown key 'pth': use path, readonly, cache, lock or serial",
         ),
         ("path=a,path=b", "key 'path' is given twice: keep one"),
         ("a,path=b", "key 'path' is given twice: keep one"),
@@ -57,7 +59,10 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
             "",
             "'' has no value: write key=value, with commas between, and a comma in a value twice",
         ),
-        ("=a", "unknown key '': use path, readonly, cache or serial"),
+        (
+            "=a",
+            "unknown key '': use path, readonly, cache, lock or serial",
+        ),
     ] {
         assert_eq!(disk(text), Err(message.to_owned()), "{text}");
     }

@@ -46,13 +46,27 @@ pub(super) fn restore_before() -> io::Result<()> {
 }
 
 /// Restores the terminal, then has the signal do what it did before: a fault happens again when this
-/// returns; a signal that was sent is sent again.
+/// returns, and Rust's handler may have something to say about it; any other signal is sent again, to
+/// kill at once, for that handler would wait for a fault.
 extern "C" fn on_crash(
     signal: libc::c_int,
     information: *mut libc::siginfo_t,
     _context: *mut libc::c_void,
 ) {
     super::restore();
+    // SAFETY: the kernel hands the handler a siginfo.
+    let by_the_kernel = unsafe { (*information).si_code } > 0;
+    let is_fault = matches!(
+        signal,
+        libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE
+    );
+    if !(by_the_kernel && is_fault) {
+        // SAFETY: the default action is always sound.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: raising a signal is always sound. This one is delivered when the handler returns.
+        unsafe { libc::raise(signal) };
+        return;
+    }
     for (number, former) in SIGNALS.into_iter().zip(&FORMER) {
         if number == signal
             && let Some(former) = former.get()
@@ -60,11 +74,5 @@ extern "C" fn on_crash(
             // SAFETY: the action is one that the kernel gave.
             unsafe { libc::sigaction(signal, former, null_mut()) };
         }
-    }
-    // SAFETY: the kernel hands the handler a siginfo.
-    let was_sent = unsafe { (*information).si_code } <= 0;
-    if was_sent {
-        // SAFETY: raising a signal is always sound. This one is delivered when the handler returns.
-        unsafe { libc::raise(signal) };
     }
 }

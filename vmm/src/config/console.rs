@@ -16,7 +16,7 @@ pub enum SerialConfig {
     None,
     /// A new pseudo-terminal, whose name is logged.
     Pty,
-    /// Output is written to a file, which is made or emptied; there is no input.
+    /// Output is written to a file, which is made, or emptied by the first byte; there is no input.
     File(PathBuf),
     /// A unix stream socket that is listened on; one client at a time, output is dropped without one.
     Socket(PathBuf),

@@ -16,9 +16,17 @@ pub struct DiskConfig {
     /// How the host caches it.
     #[serde(default)]
     pub cache: CacheMode,
+    /// Whether the image is locked while the machine has it, so that no two machines write to it.
+    #[serde(default = "locked")]
+    pub lock: bool,
     /// What the guest reads as the disk's serial number: at most 20 printable ASCII characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
+}
+
+/// A disk is locked unless somebody says otherwise.
+const fn locked() -> bool {
+    true
 }
 
 impl DiskConfig {
@@ -28,6 +36,7 @@ impl DiskConfig {
             path: path.into(),
             readonly: false,
             cache: CacheMode::default(),
+            lock: true,
             serial: None,
         }
     }

@@ -1,14 +1,17 @@
 //! Guest memory.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::ByteSize;
 
 /// How much memory a guest has and how the host provides it.
 ///
 /// Read from a map, or from a size alone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Notation")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemoryConfig {
     /// How much: a multiple of 4 KiB.
     pub size: ByteSize,
@@ -68,19 +71,9 @@ impl HugePages {
     }
 }
 
-/// What a user may write: `1G`, or a map with `size`.
+/// The map, for which serde writes the code.
 #[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "a size such as 1G, or size, shared, hugepages (off, transparent, 2M, 1G), prefault"
-)]
-enum Notation {
-    Size(ByteSize),
-    Map(Map),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "MemoryConfig", deny_unknown_fields)]
 struct Map {
     size: ByteSize,
     #[serde(default)]
@@ -91,16 +84,38 @@ struct Map {
     prefault: bool,
 }
 
-impl From<Notation> for MemoryConfig {
-    fn from(notation: Notation) -> Self {
-        match notation {
-            Notation::Size(size) => Self::with_size(size),
-            Notation::Map(map) => Self {
-                size: map.size,
-                shared: map.shared,
-                hugepages: map.hugepages,
-                prefault: map.prefault,
-            },
+impl<'de> Deserialize<'de> for MemoryConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Notation;
+
+        // Not an untagged enumeration: that one forgets which key was wrong.
+        impl<'de> Visitor<'de> for Notation {
+            type Value = MemoryConfig;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a size such as 1G, or a map with size")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<MemoryConfig, E> {
+                let size = text.parse().map_err(E::custom)?;
+                Ok(MemoryConfig::with_size(size))
+            }
+
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<MemoryConfig, E> {
+                Ok(MemoryConfig::with_size(ByteSize(bytes)))
+            }
+
+            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<MemoryConfig, E> {
+                let bytes =
+                    u64::try_from(bytes).map_err(|_| E::custom("a size cannot be negative"))?;
+                self.visit_u64(bytes)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MemoryConfig, A::Error> {
+                Map::deserialize(MapAccessDeserializer::new(map))
+            }
         }
+
+        deserializer.deserialize_any(Notation)
     }
 }

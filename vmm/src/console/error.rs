@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a console could not be opened: one line that says what to do.
+use crate::config::Problem;
+
+/// Why a console could not be opened: what, and what to do, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsoleError {
     /// The standard streams.
@@ -12,10 +14,10 @@ pub enum ConsoleError {
     )]
     Stdio(#[source] io::Error),
     /// A pseudo-terminal.
-    #[error("serial: no pseudo-terminal can be made: {0}: is /dev/pts mounted?")]
+    #[error("no pseudo-terminal can be made: {0}: is /dev/pts mounted?")]
     Pty(#[source] io::Error),
     /// A file for the output.
-    #[error("serial: cannot write '{path}': {source}: name a file that may be made, in a directory that exists", path = path.display())]
+    #[error("cannot write '{path}': {source}: name a file that may be made, in a directory that exists", path = path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -23,7 +25,7 @@ pub enum ConsoleError {
         source: io::Error,
     },
     /// A socket.
-    #[error("serial: cannot listen on '{path}': {source}: name a path that may be made, in a directory that exists", path = path.display())]
+    #[error("cannot listen on '{path}': {source}: name a path that may be made, in a directory that exists", path = path.display())]
     Socket {
         /// The socket.
         path: PathBuf,
@@ -31,17 +33,23 @@ pub enum ConsoleError {
         source: io::Error,
     },
     /// A socket on which a process listens.
-    #[error("serial: another process listens on '{path}': end it, or choose another path", path = path.display())]
+    #[error("another process listens on '{path}': end it, or choose another path", path = path.display())]
     SocketInUse {
         /// The socket.
         path: PathBuf,
     },
     /// A path that is no socket.
-    #[error("serial: '{path}' is there and is no socket: remove it, or choose another path", path = path.display())]
+    #[error("'{path}' is there and is no socket: remove it, or choose another path", path = path.display())]
     NotASocket {
         /// The path.
         path: PathBuf,
     },
+}
+
+impl From<ConsoleError> for Problem {
+    fn from(error: ConsoleError) -> Self {
+        Self::new("serial", error)
+    }
 }
 
 impl ConsoleError {

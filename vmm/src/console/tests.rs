@@ -246,8 +246,8 @@ fn errors_are_one_line_with_a_remedy() {
         SerialConfig::File("/".into()),
     ] {
         let error = Console::open(&config).unwrap_err();
-        let text = error.to_string();
         assert!(error.is_configuration());
+        let text = crate::config::Problem::from(error).to_string();
         assert!(text.starts_with("serial: cannot "), "{text}");
         assert!(text.contains(": name a "), "{text}");
         assert!(!text.contains('\n'));

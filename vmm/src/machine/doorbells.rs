@@ -1,27 +1,59 @@
 //! Doorbells of devices as ioeventfds (KVM API, 4.59 "KVM_IOEVENTFD").
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bus::DoorbellRegistry;
 use kvm_ioctls::{IoEventAddress, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
-/// KVM's doorbells in one machine.
+use crate::interrupts::Interrupts;
+
+/// KVM's doorbells for one device, and its interrupt, which KVM is told of with the first of them: each
+/// connected event makes the end of the machine wait out a grace period, also for a device that no driver
+/// ever starts.
 #[derive(Debug)]
 pub struct Doorbells {
     vm: Arc<VmFd>,
+    interrupts: Interrupts,
+    /// What the device signals, and the interrupt that this is.
+    interrupt: (EventFd, u32),
+    connected: Mutex<bool>,
 }
 
 impl Doorbells {
-    /// Those of `vm`.
-    pub const fn new(vm: Arc<VmFd>) -> Self {
-        Self { vm }
+    /// Those of a device in `vm` that signals `event` for its interrupt `gsi`.
+    pub const fn new(vm: Arc<VmFd>, interrupts: Interrupts, event: EventFd, gsi: u32) -> Self {
+        Self {
+            vm,
+            interrupts,
+            interrupt: (event, gsi),
+            connected: Mutex::new(false),
+        }
+    }
+
+    /// Signals from before are not lost: KVM looks at an event when it is connected.
+    fn connect_interrupt(&self) -> io::Result<()> {
+        let mut connected = self
+            .connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !*connected {
+            let (event, gsi) = &self.interrupt;
+            self.interrupts
+                .connect(event, *gsi)
+                .map_err(io::Error::other)?;
+            *connected = true;
+        }
+        Ok(())
     }
 }
 
 impl DoorbellRegistry for Doorbells {
     fn register(&self, address: u64, value: u32, event: &EventFd) -> io::Result<()> {
+        if let Err(error) = self.connect_interrupt() {
+            tracing::error!("the device at {address:#x} cannot interrupt its guest: {error}");
+        }
         self.vm
             .register_ioevent(event, &IoEventAddress::Mmio(address), value)
             .map_err(Into::into)

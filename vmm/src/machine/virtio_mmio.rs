@@ -60,7 +60,6 @@ pub fn place(
     interrupts: &Interrupts,
     mmio: &mut MmioBus,
 ) -> Result<VirtioDevices, VmmError> {
-    let doorbells: Arc<dyn DoorbellRegistry> = Arc::new(Doorbells::new(Arc::clone(vm)));
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
     for (index, disk) in config.disk.iter().enumerate() {
         devices.push(Box::new(resources.blk(index, disk)?));
@@ -76,14 +75,13 @@ pub fn place(
     let mut placed = VirtioDevices::default();
     for ((device, address), gsi) in devices.into_iter().zip(addresses).zip(gsi::VIRTIO_MMIO) {
         let event = EventFd::new(EFD_NONBLOCK).map_err(VmmError::host)?;
-        interrupts.connect(&event, gsi).map_err(VmmError::host)?;
-        let transport = MmioTransport::new(
-            device,
-            Arc::clone(memory),
-            address,
-            event,
-            Arc::clone(&doorbells),
-        );
+        let doorbells: Arc<dyn DoorbellRegistry> = Arc::new(Doorbells::new(
+            Arc::clone(vm),
+            interrupts.clone(),
+            event.try_clone().map_err(VmmError::host)?,
+            gsi,
+        ));
+        let transport = MmioTransport::new(device, Arc::clone(memory), address, event, doorbells);
         let length = layout::VIRTIO_MMIO_LENGTH;
         let transport = Arc::new(Mutex::new(transport));
         mmio.insert(address, length, transport.clone())

@@ -8,7 +8,7 @@ use boot::acpi::VirtioMmio;
 use boot::{DEFAULT_CMDLINE, InitrdFile, KernelFile};
 use virtio::devices::blk::{Blk, BlkOptions, Serial};
 use virtio::devices::net::{MacAddress, Net, NetOptions};
-use virtio::tap::Tap;
+use virtio::tap::{Tap, TapError};
 
 use crate::config::{CacheMode, DiskConfig, MachineConfig, NetConfig, Problem, Problems, Unpack};
 use crate::error::VmmError;
@@ -50,10 +50,7 @@ impl Resources {
         }
         let mut taps = Vec::with_capacity(config.net.len());
         for (index, net) in config.net.iter().enumerate() {
-            let tap = match net.create {
-                true => Tap::open_or_create(&net.tap),
-                false => Tap::open(&net.tap),
-            };
+            let tap = open_tap(net);
             taps.extend(noted(&format!("net[{index}]"), tap, &mut problems).map(Arc::new));
         }
         match kernel {
@@ -119,9 +116,22 @@ pub fn command_line(config: &MachineConfig, virtio: &[VirtioMmio]) -> String {
     text
 }
 
+fn open_tap(config: &NetConfig) -> Result<Tap, TapError> {
+    if !config.create {
+        return Tap::open(&config.tap);
+    }
+    let tap = Tap::open_or_create(&config.tap)?;
+    // An interface that was there before is its owner's business.
+    if let (true, Some(mtu)) = (tap.was_created(), config.mtu) {
+        tap.set_mtu_bytes(mtu)?;
+    }
+    Ok(tap)
+}
+
 fn disk_options(config: &DiskConfig) -> DiskOptions {
     DiskOptions {
         readonly: config.readonly,
+        lock: config.lock,
         cache: match config.cache {
             CacheMode::Writeback => block::CacheMode::Writeback,
             CacheMode::None => block::CacheMode::None,

@@ -41,8 +41,7 @@ fn what_is_synced_survives_a_reboot() {
     machine.run("sync", COMMAND_LIMIT).unwrap();
     assert_eq!(sum(&std::fs::read(&image).unwrap()), written);
 
-    machine.console.send("reboot -f\n").unwrap();
-    setup::expect_shell(&mut machine);
+    setup::reboot(&mut machine);
     let read_back = machine.run(checksum, TRANSFER_LIMIT).unwrap();
     assert_eq!(read_back, written);
     setup::power_off(machine);

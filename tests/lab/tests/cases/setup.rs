@@ -41,6 +41,17 @@ pub(crate) fn expect_shell(machine: &mut Machine) {
     machine.console.expect(PROMPT, BOOT_LIMIT).unwrap();
 }
 
+/// Reboots the guest, whose machine is to restart, and waits for its shell.
+pub(crate) fn reboot(machine: &mut Machine) {
+    machine.console.send("reboot -f\n").unwrap();
+    // Prompts before this are those of the guest that goes.
+    machine
+        .console
+        .expect("reboot: Restarting system", COMMAND_LIMIT)
+        .unwrap();
+    expect_shell(machine);
+}
+
 /// Turns the guest's power off and checks that the machine ended well.
 pub(crate) fn power_off(mut machine: Machine) {
     machine.console.send("poweroff -f\n").unwrap();

@@ -38,10 +38,8 @@ fn all_problems_are_told_at_once() {
         memory: MemoryConfig::with_size(ByteSize(1 << 20)),
         cmdline: Some("a\0b".to_owned()),
         disk: vec![DiskConfig {
-            path: "".into(),
-            readonly: false,
-            cache: super::super::CacheMode::Writeback,
             serial: Some("a serial number that is too long".to_owned()),
+            ..DiskConfig::new("")
         }],
         net: vec![net("tap0"), net("tap0"), net("a name")],
         ..MachineConfig::default()

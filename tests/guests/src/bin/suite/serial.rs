@@ -123,34 +123,44 @@ fn route(machine: &Machine) -> u8 {
     VECTOR
 }
 
-/// Sends `bytes` received bytes back, asleep between received-data interrupts. The peer may send all at
-/// once: what the FIFO cannot take has to wait outside.
+/// Sends `bytes` received bytes back, asleep where there is none and woken by the received-data interrupt.
+/// The peer may send all at once: what the FIFO cannot take has to wait outside.
 fn echo(machine: &Machine) {
     let vector = route(machine);
     let total = machine.number("bytes", 4096);
     let mut echoed = 0;
+    privileged::interrupts_on();
     port::write_u8(INTERRUPT_ENABLE, RECEIVED_ENABLED);
     print!("READY\n");
     let mut chunk = [0; FIFO_BYTES];
-    let mut wakes = 0u64;
+    let mut sleeps = 0u64;
     while echoed < total {
         let mut length = 0;
-        while length < chunk.len() && port::read_u8(COM1 + LINE_STATUS) & DATA_READY != 0 {
+        while length < chunk.len() && data_is_ready() {
             chunk[length] = port::read_u8(DATA);
             length += 1;
         }
         if length == 0 {
-            // Received data interrupt: interrupts are off but while asleep, so that none is missed.
-            privileged::halt();
-            wakes += 1;
+            // With interrupts off between the look and the sleep, so that none comes in between.
+            privileged::interrupts_off();
+            if !data_is_ready() {
+                privileged::halt();
+                sleeps += 1;
+            }
+            privileged::interrupts_on();
         }
         Console.send(&chunk[..length]);
         echoed += length as u64;
     }
     port::write_u8(INTERRUPT_ENABLE, 0);
+    privileged::interrupts_off();
     println!();
-    println!("{} interrupts, {wakes} wakes", count(vector));
+    println!("{} interrupts, {sleeps} sleeps", count(vector));
     assert!(count(vector) > 0, "no received-data interrupt");
+}
+
+fn data_is_ready() -> bool {
+    port::read_u8(COM1 + LINE_STATUS) & DATA_READY != 0
 }
 
 /// Enabling the transmitter-empty interrupt raises it, and each emptied FIFO raises it again.

@@ -1,0 +1,133 @@
+//! The block device, driven by a guest, and what the host finds in the image afterwards.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cuddy_tests::{MachineBuilder, disk};
+use tempfile::TempDir;
+
+const SECTORS: u64 = 4096;
+
+fn prepared() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = disk::prepare(directory.path(), SECTORS);
+    (directory, path)
+}
+
+fn machine(tests: &str, path: &Path, keys: &str) -> MachineBuilder {
+    let mut argument = OsString::from("path=");
+    argument.push(path);
+    argument.push(keys);
+    MachineBuilder::suite(tests)
+        .option(&format!("blk.sectors={SECTORS}"))
+        .argument("--disk", argument)
+}
+
+/// Sector `number` of the image.
+fn sector(path: &Path, number: u64) -> Vec<u8> {
+    let image = fs::read(path).expect("the image");
+    let start = usize::try_from(number).expect("a small number") * disk::SECTOR_BYTES;
+    image[start..start + disk::SECTOR_BYTES].to_vec()
+}
+
+#[test]
+fn capacity_serial_and_configuration() {
+    let (_directory, path) = prepared();
+    machine("blk-identity,blk-config", &path, ",serial=CUDDY-0042")
+        .option("blk.serial=CUDDY-0042")
+        .pass();
+}
+
+#[test]
+fn every_sector_can_be_read() {
+    let (_directory, path) = prepared();
+    machine("blk-read", &path, "").pass();
+}
+
+#[test]
+fn what_is_written_and_flushed_is_in_the_image() {
+    let (_directory, path) = prepared();
+    machine("blk-write", &path, "").pass();
+    for number in (8..72).chain([SECTORS - 1]) {
+        assert!(
+            sector(&path, number) == disk::written_sector(number),
+            "sector {number}"
+        );
+    }
+    for number in [0, 7, 72, 100, SECTORS - 2] {
+        assert!(
+            sector(&path, number) == disk::sector(number),
+            "sector {number}"
+        );
+    }
+    let length = fs::metadata(&path).expect("the image").len();
+    assert_eq!(length, SECTORS * 512);
+}
+
+#[test]
+fn any_alignment_will_do() {
+    let (_directory, path) = prepared();
+    machine("blk-unaligned", &path, "").pass();
+    assert!(sector(&path, 200) == disk::written_sector(200));
+    assert!(sector(&path, 201) == disk::written_sector(201));
+}
+
+#[test]
+fn impossible_requests_fail_and_the_device_goes_on() {
+    let (_directory, path) = prepared();
+    machine("blk-errors", &path, "").pass();
+    assert!(fs::metadata(&path).expect("the image").len() == SECTORS * 512);
+}
+
+#[test]
+fn read_only_disks_are_not_written() {
+    let (_directory, path) = prepared();
+    machine("blk-read-only", &path, ",readonly=on").pass();
+    assert!(sector(&path, 3) == disk::sector(3));
+}
+
+#[test]
+fn discarded_and_zeroed_sectors_read_as_zeroes() {
+    let (_directory, path) = prepared();
+    machine("blk-discard", &path, "").pass();
+    for number in 128..256 {
+        assert!(sector(&path, number) == [0; 512], "sector {number}");
+    }
+    assert!(sector(&path, 127) == disk::sector(127));
+    assert!(sector(&path, 256) == disk::sector(256));
+}
+
+#[test]
+fn batches_take_one_doorbell_and_one_interrupt() {
+    for irqchip in ["split", "kernel"] {
+        let (_directory, path) = prepared();
+        machine("blk-batch", &path, "")
+            .argument("--irqchip", irqchip)
+            .pass();
+    }
+}
+
+#[test]
+fn completions_interrupt_as_the_driver_wants() {
+    for irqchip in ["split", "kernel"] {
+        let (_directory, path) = prepared();
+        machine("blk-interrupt", &path, "")
+            .argument("--irqchip", irqchip)
+            .pass();
+    }
+}
+
+#[test]
+fn reset_gives_everything_back() {
+    let (_directory, path) = prepared();
+    machine("blk-reset", &path, "").pass();
+}
+
+#[test]
+fn uncached_disks_do_the_same() {
+    let (_directory, path) = prepared();
+    machine("blk-read,blk-unaligned,blk-write", &path, ",cache=none").pass();
+    assert!(sector(&path, 8) == disk::written_sector(8));
+    assert!(sector(&path, 200) == disk::written_sector(200));
+}

@@ -1,0 +1,17 @@
+//! The entropy device, driven by a guest.
+
+use cuddy_tests::MachineBuilder;
+
+#[test]
+fn guest_gets_random_bytes() {
+    MachineBuilder::suite("rng").pass();
+}
+
+#[test]
+fn completions_interrupt() {
+    for irqchip in ["split", "kernel"] {
+        MachineBuilder::suite("rng-interrupt")
+            .argument("--irqchip", irqchip)
+            .pass();
+    }
+}
