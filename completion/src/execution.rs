@@ -223,3 +223,6 @@ impl Execution<'_> {
         self.registers.rflags & mask == mask
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,6 +154,7 @@ impl Cpu for TestCpu {
 /// Carries out `code` and takes for granted that it completes.
 pub fn run(cpu: &mut TestCpu, ram: &mut Ram, code: &[u8]) -> Completed {
     let before = cpu.registers.rip;
+    ram.put(before, code);
     match crate::complete(cpu, ram, code).expect("a vCPU that has its state") {
         Outcome::Completed(completed) => {
             let length = u64::try_from(code.len()).expect("a short instruction");
@@ -171,6 +172,8 @@ pub fn run(cpu: &mut TestCpu, ram: &mut Ram, code: &[u8]) -> Completed {
 /// Carries out `code`, which raises an exception and changes no register but, for a trap, the pointer.
 pub fn fault(cpu: &mut TestCpu, ram: &mut Ram, code: &[u8]) -> Exception {
     let before = cpu.clone();
+    // The decoder may want more bytes than an instruction that does not exist has.
+    ram.put(before.registers.rip, code);
     match crate::complete(cpu, ram, code).expect("a vCPU that has its state") {
         Outcome::Exception { exception, .. } => {
             assert_eq!(cpu.registers.general, before.registers.general);

@@ -78,3 +78,6 @@ fn allows(x: &Execution<'_>, mnemonic: M, selector: u16, descriptor: u64) -> boo
     };
     visible && known
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,3 +219,6 @@ fn invalidate(x: &mut Execution<'_>) -> Step {
     }
     Ok(x.cpu.flush_tlb()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -246,3 +246,6 @@ fn merge(x: &mut Execution<'_>, shape: Shape) -> Step {
     put(&mut value, offset, source.get(..bytes).unwrap_or_default());
     assign(x, to, &value)
 }
+
+#[cfg(test)]
+mod tests;
