@@ -20,7 +20,8 @@ use arch::memory_map::MemoryMap;
 use boot::LoadError;
 use bus::{MmioBus, PioBus};
 use devices::RamSize;
-use kvm_ioctls::VmFd;
+use kvm_bindings::KVM_SYNC_X86_VALID_FIELDS;
+use kvm_ioctls::{Cap, VmFd};
 
 use crate::config::{IrqchipMode, MachineConfig, Problem};
 use crate::error::VmmError;
@@ -85,6 +86,8 @@ impl Machine {
             pio: Arc::new(pio),
             mmio: Arc::new(mmio),
             interrupts,
+            memory: Arc::clone(&memory),
+            synchronised_registers: synchronises_registers(host),
         };
         let vcpus = start_vcpus(host, config, &vm, &context, boot_vcpu, &entry, report)?;
         Ok(Self {
@@ -163,6 +166,13 @@ fn set_internal_pages(vm: &VmFd) -> Result<(), KvmError> {
     vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
         .map_err(refused)?;
     vm.set_tss_address(tss).map_err(refused)
+}
+
+/// Whether KVM exchanges all registers that completions use through the page that it shares with a vCPU.
+fn synchronises_registers(host: &Host) -> bool {
+    let supported = host.kvm().check_extension_int(Cap::SyncRegs);
+    let wanted = KVM_SYNC_X86_VALID_FIELDS;
+    u32::try_from(supported).is_ok_and(|supported| supported & wanted == wanted)
 }
 
 fn ram_size(map: &MemoryMap) -> RamSize {

@@ -4,8 +4,10 @@
 //! - [`kick`]: the signal that brings a thread out of the guest
 //! - [`run_page`]: the page that a vCPU shares with KVM
 //! - [`run_loop`]: KVM_RUN, and what each exit leads to
+//! - [`completion`]: instructions that KVM would not emulate
 //! - [`state`]: CPUID, model-specific and general registers before the first instruction
 
+mod completion;
 mod control;
 mod crash;
 mod kick;

@@ -18,31 +18,26 @@ pub fn describe_internal_error(vcpu: &VcpuFd, page: &RunPage) -> String {
         .get_regs()
         .map(|registers| format!(" at {:#x}", registers.rip))
         .unwrap_or_default();
-    if suberror == KVM_INTERNAL_ERROR_EMULATION {
-        let bytes = instruction_bytes(&data)
-            .map(|bytes| format!(", instruction {bytes}"))
-            .unwrap_or_default();
-        format!("KVM cannot emulate the guest{place}{bytes}")
-    } else {
-        format!("KVM failed inside{place}: suberror {suberror}, data {data:#x?}")
-    }
+    format!("KVM failed inside the guest{place}: suberror {suberror}, data {data:#x?}")
 }
 
-/// The bytes that KVM gave, in hexadecimal.
-fn instruction_bytes(data: &[u64]) -> Option<String> {
+/// The bytes of an instruction that KVM would not emulate, as far as it gave them. None when KVM stopped for
+/// something else.
+pub fn refused_instruction(page: &RunPage) -> Option<Vec<u8>> {
+    let (suberror, data) = page.internal_error();
+    (suberror == KVM_INTERNAL_ERROR_EMULATION).then(|| instruction_bytes(&data).unwrap_or_default())
+}
+
+/// The bytes that KVM gave.
+fn instruction_bytes(data: &[u64]) -> Option<Vec<u8>> {
     let (&flags, rest) = data.split_first()?;
     if flags & FLAG_INSTRUCTION_BYTES == 0 {
         return None;
     }
     let bytes: Vec<u8> = rest.iter().flat_map(|datum| datum.to_le_bytes()).collect();
     let (&count, bytes) = bytes.split_first()?;
-    let bytes = bytes
-        .iter()
-        .take(usize::from(count).min(INSTRUCTION_BYTES_MAX))
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<Vec<_>>()
-        .join(" ");
-    Some(bytes)
+    let count = usize::from(count).min(INSTRUCTION_BYTES_MAX);
+    Some(bytes.iter().copied().take(count).collect())
 }
 
 #[cfg(test)]
@@ -52,13 +47,13 @@ mod tests {
     #[test]
     fn bytes_are_shown_as_far_as_kvm_gave_them() {
         let packed = u64::from_le_bytes([2, 0x0f, 0xc7, 0xff, 0xff, 0xff, 0xff, 0xff]);
-        assert_eq!(instruction_bytes(&[1, packed]), Some("0f c7".to_owned()));
+        assert_eq!(instruction_bytes(&[1, packed]), Some(vec![0x0f, 0xc7]));
         assert_eq!(instruction_bytes(&[0, packed]), None);
         assert_eq!(instruction_bytes(&[]), None);
         assert_eq!(instruction_bytes(&[1]), None);
         assert_eq!(
-            instruction_bytes(&[1, u64::MAX, u64::MAX]).map(|text| text.len()),
-            Some(15 * 3 - 1)
+            instruction_bytes(&[1, u64::MAX, u64::MAX]).map(|bytes| bytes.len()),
+            Some(15)
         );
     }
 }

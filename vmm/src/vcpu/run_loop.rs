@@ -12,11 +12,13 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
+use super::completion::Completer;
 use super::control::VcpuControl;
-use super::crash::describe_internal_error;
+use super::crash::{describe_internal_error, refused_instruction};
 use super::run_page::RunPage;
 use crate::interrupts::Interrupts;
 use crate::lifecycle::GuestEnd;
+use crate::memory::GuestMemory;
 
 ioctl_iow_nr!(KVM_INTERRUPT, kvm_bindings::KVMIO, 0x86, kvm_interrupt);
 
@@ -38,6 +40,10 @@ pub struct VcpuContext {
     pub mmio: Arc<MmioBus>,
     /// Interrupt controllers.
     pub interrupts: Interrupts,
+    /// RAM, for instructions that are completed outside KVM.
+    pub memory: GuestMemory,
+    /// Whether KVM exchanges registers through the run page (KVM_CAP_SYNC_REGS).
+    pub synchronised_registers: bool,
 }
 
 /// Why a vCPU thread left its loop.
@@ -66,6 +72,7 @@ pub struct Vcpu {
     page: RunPage,
     fd: VcpuFd,
     context: VcpuContext,
+    completer: Completer,
     /// On the boot processor of a machine whose 8259 is not KVM's.
     external: Option<Arc<dyn ExternalInterrupts>>,
 }
@@ -81,6 +88,7 @@ impl Vcpu {
             page: RunPage::new(&mut fd),
             fd,
             context,
+            completer: Completer::default(),
             external,
         }
     }
@@ -114,10 +122,10 @@ impl Vcpu {
                     continue;
                 }
                 Next::End(end) => return Leave::GuestEnd(end),
-                Next::InternalError => {
-                    let reason = describe_internal_error(&self.fd, &self.page);
-                    return Leave::GuestEnd(GuestEnd::Crash(reason));
-                }
+                Next::InternalError => match self.complete() {
+                    Ok(effect) => effect,
+                    Err(reason) => return Leave::GuestEnd(GuestEnd::Crash(reason)),
+                },
             };
             match effect {
                 Effect::None => {}
@@ -129,6 +137,15 @@ impl Vcpu {
                 }
             }
         }
+    }
+
+    /// Finishes an instruction that KVM would not emulate; says why the guest ends where that is not why
+    /// KVM stopped, or not possible.
+    fn complete(&mut self) -> Result<Effect, String> {
+        let Some(bytes) = refused_instruction(&self.page) else {
+            return Err(describe_internal_error(&self.fd, &self.page));
+        };
+        self.completer.complete(&mut self.fd, &self.context, &bytes)
     }
 
     /// One stay in the guest, and its exit carried to the buses.
