@@ -9,6 +9,7 @@
 //! - [`vector_state`]: the floating-point and vector registers in the XSAVE area
 //! - [`fxsave`], [`xsave`]: that area to and from guest memory
 //! - [`vector_move`]: loads and stores of vector registers
+//! - [`vector_integer`]: arithmetic on whole numbers in them
 
 mod arithmetic;
 mod bit_manipulation;
@@ -17,6 +18,7 @@ mod exchange;
 mod fxsave;
 mod interrupt;
 mod system;
+mod vector_integer;
 mod vector_move;
 mod vector_state;
 mod xsave;
@@ -73,6 +75,7 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
         | M::Xrstors
         | M::Xrstors64 => xsave::execute(x),
         _ if system::execute(x)? => Ok(()),
-        _ => vector_move::execute(x),
+        _ if vector_move::execute(x)? => Ok(()),
+        _ => vector_integer::execute(x),
     }
 }

@@ -69,18 +69,23 @@ const fn shape(mnemonic: M) -> Option<Shape> {
     })
 }
 
-pub fn execute(x: &mut Execution<'_>) -> Step {
+/// Carries out the instruction if it is one of these.
+pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
     let mnemonic = x.instruction.mnemonic();
     match mnemonic {
         M::Movnti | M::Movdiri => {
             let value = x.read(1)?;
-            return x.write(0, value);
+            x.write(0, value)?;
+            return Ok(true);
         }
-        M::Vzeroupper | M::Vzeroall => return clear(x, mnemonic == M::Vzeroall),
+        M::Vzeroupper | M::Vzeroall => {
+            clear(x, mnemonic == M::Vzeroall)?;
+            return Ok(true);
+        }
         _ => {}
     }
     let Some(shape) = shape(mnemonic) else {
-        return Err(Stop::Unknown);
+        return Ok(false);
     };
     let masked = x.instruction.op_mask() != Register::None;
     let operands = 0..x.instruction.op_count();
@@ -98,7 +103,8 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
         // The second operand gives what does not move.
         3 => merge(x, shape),
         _ => Err(Stop::Unknown),
-    }
+    }?;
+    Ok(true)
 }
 
 /// VZEROUPPER and VZEROALL.

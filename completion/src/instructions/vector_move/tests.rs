@@ -217,9 +217,9 @@ fn what_must_be_enabled() {
 }
 
 #[test]
-fn arithmetic_is_unknown() {
+fn floating_point_is_unknown() {
     let (mut cpu, mut ram) = machine();
-    // addps xmm0, xmm1; vpaddd ymm0, ymm1, ymm2
+    // addps xmm0, xmm1; vaddpd ymm0, ymm1, ymm2
     assert!(is_unknown(&mut cpu, &mut ram, &[0x0f, 0x58, 0xc1]));
-    assert!(is_unknown(&mut cpu, &mut ram, &[0xc5, 0xf5, 0xfe, 0xc2]));
+    assert!(is_unknown(&mut cpu, &mut ram, &[0xc5, 0xf5, 0x58, 0xc2]));
 }
