@@ -19,6 +19,7 @@ pub mod msr {
 /// Bits of CR0, CR4, EFER and RFLAGS (Intel SDM volume 3, 2.5; volume 1, 3.4.3).
 pub mod bits {
     pub const CR0_PE: u64 = 1;
+    pub const CR0_MP: u64 = 1 << 1;
     pub const CR0_EM: u64 = 1 << 2;
     pub const CR0_TS: u64 = 1 << 3;
     pub const CR0_WP: u64 = 1 << 16;

@@ -25,6 +25,8 @@ pub mod vector {
     pub const GENERAL_PROTECTION: u8 = 13;
     /// Page fault.
     pub const PAGE_FAULT: u8 = 14;
+    /// x87 floating-point error.
+    pub const FLOATING_POINT: u8 = 16;
     /// Alignment check.
     pub const ALIGNMENT_CHECK: u8 = 17;
 }

@@ -60,6 +60,9 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
         | M::Stmxcsr
         | M::Vstmxcsr
         | M::Fninit
+        | M::Fnstcw
+        | M::Fnstsw
+        | M::Wait
         | M::Fnclex
         | M::Emms => fxsave::execute(x),
         M::Xsave

@@ -5,11 +5,17 @@ use iced_x86::Mnemonic as M;
 
 use super::vector_state::legacy;
 use crate::cpu::bits;
-use crate::exception::{Exception, Step, Stop};
+use crate::exception::{Exception, Step, Stop, vector};
 use crate::execution::Execution;
 use crate::paging::Access;
 use crate::word::{at, low_32, put};
 use crate::xsave_layout::component;
+
+/// Offsets of the x87 status and tag words.
+const FSW: usize = 2;
+const FTW: usize = 4;
+/// The status word's summary of exceptions that are not masked.
+const SUMMARY: u16 = 1 << 7;
 
 /// Components of the legacy region.
 const LEGACY: u64 = 1 << component::X87 | 1 << component::SSE;
@@ -29,6 +35,12 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
             let value = x.mxcsr()?;
             x.write(0, value.into())
         }
+        M::Wait => {
+            if x.system.cr0 & (bits::CR0_MP | bits::CR0_TS) == bits::CR0_MP | bits::CR0_TS {
+                return Err(Exception::device_not_available().into());
+            }
+            pending(x)
+        }
         mnemonic => {
             if x.system.cr0 & bits::CR0_EM != 0 {
                 return Err(match mnemonic {
@@ -43,9 +55,27 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
     }
 }
 
+/// #MF where an x87 instruction left an exception that is not masked (Intel SDM volume 1, 8.7).
+fn pending(x: &mut Execution<'_>) -> Step {
+    let in_use = x.in_use()? & 1 << component::X87 != 0;
+    let status = u16::from_le_bytes(at(x.area()?, FSW));
+    match in_use && status & SUMMARY != 0 {
+        true => Err(Exception::new(vector::FLOATING_POINT).into()),
+        false => Ok(()),
+    }
+}
+
 fn control(x: &mut Execution<'_>, mnemonic: M) -> Step {
-    const FSW: usize = 2;
-    const FTW: usize = 4;
+    match mnemonic {
+        M::Fnstcw | M::Fnstsw => {
+            x.settle(1 << component::X87)?;
+            let offset = if mnemonic == M::Fnstcw { 0 } else { FSW };
+            let word = u16::from_le_bytes(at(x.area()?, offset));
+            return x.write(0, word.into());
+        }
+        M::Emms => pending(x)?,
+        _ => {}
+    }
     if mnemonic == M::Fninit {
         x.initialise_component(component::X87)?;
         let in_use = x.in_use()?;
@@ -137,3 +167,6 @@ fn restore(x: &mut Execution<'_>) -> Step {
     put(area, legacy::XMM, registers);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
