@@ -10,6 +10,8 @@ use crate::programs::Programs;
 /// Memory of every guest, in MiB.
 pub(crate) const MEMORY_MIB: u64 = 128;
 
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+
 /// A machine monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
@@ -57,7 +59,7 @@ impl Contender {
         command_line: &str,
     ) -> Result<Command, String> {
         let memory = format!("{MEMORY_MIB}M");
-        Ok(match self {
+        let mut command = match self {
             Self::Bare => {
                 let mut command = Command::new(&programs.bare);
                 command.arg(guest);
@@ -92,6 +94,11 @@ impl Contender {
                     .arg(guest);
                 command
             }
-        })
+        };
+        // Cargo's own, in which the dynamic linker would look for everything first.
+        if !command.get_envs().any(|(name, _)| name == LIBRARY_PATH) {
+            command.env_remove(LIBRARY_PATH);
+        }
+        Ok(command)
     }
 }

@@ -37,8 +37,9 @@ impl Comparison<'_> {
         let find = |wanted: &str| self.rows.iter().find(|(name, _)| *name == wanted);
         if let (Some((_, own)), Some((_, other))) = (find(name), find(to)) {
             let ratio = own.ratio_to(other);
+            let of_minima = own.min() / other.min();
             println!(
-                "\n{}: {name} / {to} = {ratio:.3}, {}",
+                "\n{}: {name} / {to} = {ratio:.3} (minima: {of_minima:.3}), {}",
                 self.title,
                 verdict(ratio, target)
             );

@@ -29,7 +29,10 @@ pub(crate) fn measure(programs: &Programs) -> Result<(), Failure> {
             .arg(&log);
         command.arg(traced.get_program()).args(traced.get_args());
         for (name, value) in traced.get_envs() {
-            command.env(name, value.unwrap_or_default());
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         command.stdin(std::process::Stdio::null()).output()?;
         let count = count(&fs::read_to_string(&log)?)
