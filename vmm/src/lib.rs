@@ -42,6 +42,7 @@ mod kvm;
 mod lifecycle;
 mod machine;
 mod memory;
+mod resources;
 mod session;
 mod vcpu;
 

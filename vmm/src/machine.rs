@@ -29,7 +29,7 @@ use crate::interrupts::Interrupts;
 use crate::kvm::{Host, KvmError};
 use crate::lifecycle::GuestEnd;
 use crate::memory::{self, GuestMemory};
-use crate::session::{Resources, command_line};
+use crate::resources::{Resources, command_line};
 use crate::vcpu::{
     Vcpu, VcpuContext, VcpuControl, VcpuSetup, VcpuTemplate, VcpuThread, from_kvm, pause_all,
 };

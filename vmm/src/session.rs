@@ -4,7 +4,6 @@
 //! be built again; disks, network interfaces, kernel and console stay open meanwhile. All of this runs on
 //! the thread that calls [`Session::run`].
 
-mod resources;
 mod wait;
 
 use std::collections::VecDeque;
@@ -18,8 +17,7 @@ use crate::events::{Control, EventQueue, Request};
 use crate::kvm::Host;
 use crate::lifecycle::{Command, Event, GuestEnd, Outcome, Policy, State};
 use crate::machine::Machine;
-
-pub use resources::{Resources, command_line};
+use crate::resources::Resources;
 
 /// How much input is taken from the console at a time.
 const INPUT_MAX_BYTES: usize = 4096;

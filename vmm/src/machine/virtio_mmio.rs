@@ -17,7 +17,7 @@ use crate::config::MachineConfig;
 use crate::error::VmmError;
 use crate::interrupts::Interrupts;
 use crate::memory::GuestMemory;
-use crate::session::Resources;
+use crate::resources::Resources;
 
 /// The virtio devices of a machine.
 #[derive(Debug, Default)]
