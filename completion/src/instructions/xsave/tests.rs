@@ -81,10 +81,33 @@ fn image(ram: &Ram, bytes: usize) -> Vec<u8> {
 
 type Native = unsafe fn(&Area, u64, &mut Area);
 
+/// What the processor itself saves of the state `area`.
+///
+/// When the host's kernel switches threads between the load of the state and the instruction, it saves and
+/// loads the state as well, by instructions for which a MXCSR of its own puts SSE in use (Intel SDM volume
+/// 1, 13.11). That is no longer the state that was asked for, so it is loaded again.
+fn native_image(code: &[u8], native: Native, area: &[u8], mask: u64) -> Box<Area> {
+    const SSE: u64 = 1 << 1;
+    let in_use = u64::from_le_bytes(at(area, 512));
+    let with_mxcsr = match code {
+        XSAVEC if u32::from_le_bytes(at(area, 24)) != 0x1f80 => SSE,
+        _ => 0,
+    };
+    let others = mask & vcpu(0).xcr0 & !(in_use | with_mxcsr);
+    for _ in 0..1000 {
+        let mut image = Area::new(0x5a);
+        // SAFETY: a valid state; the tests that call this look for the instruction.
+        unsafe { native(&native_state(area), mask, &mut image) };
+        let saved = u64::from_le_bytes(at(&image.0, 512));
+        if code == FXSAVE || saved & others == 0 {
+            return image;
+        }
+    }
+    panic!("no state without the components {others:#x} can be loaded");
+}
+
 fn compare_save(code: &[u8], native: Native, area: &[u8], mask: u64) {
-    let mut expected = Area::new(0x5a);
-    // SAFETY: a valid state; the tests that call this look for the instruction.
-    unsafe { native(&native_state(area), mask, &mut expected) };
+    let expected = native_image(code, native, area, mask);
     let (mut cpu, mut ram) = (vcpu(mask), Ram::new());
     cpu.area = area.to_vec();
     ram.put(DATA, &[0x5a; 4096]);
