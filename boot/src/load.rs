@@ -26,8 +26,8 @@ pub enum Entry {
     },
     /// By PVH: 32-bit protected mode without paging.
     Pvh {
-        /// Guest-physical address of the first instruction; below 4 GiB.
-        entry: u64,
+        /// Guest-physical address of the first instruction.
+        entry: u32,
         /// Guest-physical address of the start information, for EBX.
         start_info: u64,
     },
@@ -118,7 +118,7 @@ pub fn load(
                 &segments::table_bytes(&segments::GDT_32),
             )?;
             Ok(Entry::Pvh {
-                entry: entry.into(),
+                entry,
                 start_info: layout::PVH_START_INFO.start,
             })
         }

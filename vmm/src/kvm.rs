@@ -1,6 +1,7 @@
 //! /dev/kvm: opened, checked, and asked what every machine needs to know of it.
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use arch::cpuid::CpuidEntry;
+use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::Kvm;
 
 use crate::host::capabilities::{self, MissingCapability};
@@ -37,7 +38,7 @@ pub enum KvmError {
 #[derive(Debug)]
 pub struct Host {
     kvm: Kvm,
-    cpuid: CpuId,
+    cpuid: Vec<CpuidEntry>,
 }
 
 impl Host {
@@ -55,6 +56,7 @@ impl Host {
                 what: "tell which processor features it supports",
                 source,
             })?;
+        let cpuid = cpuid.as_slice().iter().map(from_kvm).collect();
         Ok(Self { kvm, cpuid })
     }
 
@@ -64,7 +66,7 @@ impl Host {
     }
 
     /// Processor features that KVM can give a guest (KVM API, 4.46).
-    pub const fn cpuid(&self) -> &CpuId {
+    pub fn cpuid(&self) -> &[CpuidEntry] {
         &self.cpuid
     }
 }
@@ -82,5 +84,18 @@ fn explain(error: &kvm_ioctls::Error) -> KvmError {
     KvmError::Open {
         found,
         remedy: remedy.unwrap_or_else(|| "'cuddy check' says more".to_owned()),
+    }
+}
+
+/// What KVM says of one leaf.
+fn from_kvm(entry: &kvm_cpuid_entry2) -> CpuidEntry {
+    let indexed = entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
+    CpuidEntry {
+        function: entry.function,
+        index: indexed.then_some(entry.index),
+        eax: entry.eax,
+        ebx: entry.ebx,
+        ecx: entry.ecx,
+        edx: entry.edx,
     }
 }

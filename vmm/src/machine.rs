@@ -30,9 +30,7 @@ use crate::kvm::{Host, KvmError};
 use crate::lifecycle::GuestEnd;
 use crate::memory::{self, GuestMemory};
 use crate::resources::{Resources, command_line};
-use crate::vcpu::{
-    Vcpu, VcpuContext, VcpuControl, VcpuSetup, VcpuTemplate, VcpuThread, from_kvm, pause_all,
-};
+use crate::vcpu::{Vcpu, VcpuContext, VcpuControl, VcpuSetup, VcpuTemplate, VcpuThread, pause_all};
 use platform::Platform;
 use virtio_mmio::VirtioDevices;
 
@@ -62,8 +60,7 @@ impl Machine {
         report: impl Fn(GuestEnd) + Clone + Send + 'static,
     ) -> Result<Self, VmmError> {
         let vm = Arc::new(create_vm(host)?);
-        let supported: Vec<_> = host.cpuid().as_slice().iter().map(from_kvm).collect();
-        let map = MemoryMap::new(config.memory.size.0, physical_address_bits(&supported))
+        let map = MemoryMap::new(config.memory.size.0, physical_address_bits(host.cpuid()))
             .map_err(|error| Problem::new("memory", error))?;
         let memory = memory::map(&config.memory, &map).map_err(VmmError::host)?;
         memory::register(&vm, &memory).map_err(VmmError::host)?;
@@ -219,7 +216,7 @@ fn load(
     })?;
     Ok(match entry {
         boot::Entry::Linux64 { entry, .. } => EntryState::linux_64_bit(entry),
-        boot::Entry::Pvh { entry, .. } => EntryState::pvh(u32::try_from(entry).unwrap_or(u32::MAX)),
+        boot::Entry::Pvh { entry, .. } => EntryState::pvh(entry),
     })
 }
 

@@ -17,7 +17,7 @@ mod state;
 mod thread;
 
 pub use run_loop::{ExternalInterrupts, Vcpu, VcpuContext};
-pub use state::{VcpuSetup, VcpuTemplate, from_kvm};
+pub use state::{VcpuSetup, VcpuTemplate};
 pub use thread::{VcpuThread, pause_all};
 
 pub use control::VcpuControl;

@@ -42,7 +42,7 @@ fn an_elf_with_the_note_starts_by_pvh() {
     assert_eq!(
         entry,
         Entry::Pvh {
-            entry: KERNEL_ADDRESS + 0x40,
+            entry: u32::try_from(KERNEL_ADDRESS).unwrap() + 0x40,
             start_info: layout::PVH_START_INFO.start
         }
     );
@@ -126,7 +126,7 @@ fn every_payload_is_unpacked_to_the_same_kernel() {
             assert_kernel_loaded(&memory);
             if pvh {
                 assert!(
-                    matches!(entry, Entry::Pvh { entry, .. } if entry == KERNEL_ADDRESS + 0x40)
+                    matches!(entry, Entry::Pvh { entry, .. } if u64::from(entry) == KERNEL_ADDRESS + 0x40)
                 );
                 continue;
             }

@@ -86,14 +86,13 @@ impl VcpuTemplate {
             .and_then(|cpus| {
                 Topology::single_socket(cpus).map_err(|error| problem("cpus", &error))
             })?;
-        let supported: Vec<_> = host.cpuid().as_slice().iter().map(from_kvm).collect();
         let config = CpuidConfig {
             topology,
             model: &model,
             tsc_deadline_timer: host.kvm().check_extension(Cap::TscDeadlineTimer),
             tsc_khz,
         };
-        let cpuid = Cpuid::new(&supported, &config).map_err(|error| problem("cpu", &error))?;
+        let cpuid = Cpuid::new(host.cpuid(), &config).map_err(|error| problem("cpu", &error))?;
         let msrs: Vec<_> = arch::msr::BOOT
             .iter()
             .map(|msr| kvm_msr_entry {
@@ -166,19 +165,6 @@ impl VcpuTemplate {
             };
         }
         Ok(())
-    }
-}
-
-/// What KVM says of one leaf.
-pub fn from_kvm(entry: &kvm_cpuid_entry2) -> CpuidEntry {
-    let indexed = entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
-    CpuidEntry {
-        function: entry.function,
-        index: indexed.then_some(entry.index),
-        eax: entry.eax,
-        ebx: entry.ebx,
-        ecx: entry.ecx,
-        edx: entry.edx,
     }
 }
 

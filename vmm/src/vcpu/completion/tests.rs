@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bus::{Effect, MmioBus, MmioDevice, PioBus, PioDevice};
-use kvm_bindings::{kvm_dtable, kvm_segment};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_dtable, kvm_segment};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::config::IrqchipMode;
@@ -196,7 +196,9 @@ impl Guest {
         mmio.insert(DEVICE, 0x1000, Arc::clone(&device) as _)
             .expect("registers");
         let fd = vm.create_vcpu(0).expect("a vCPU");
-        fd.set_cpuid2(host.cpuid()).expect("features");
+        let cpuid = host.kvm().get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+        fd.set_cpuid2(&cpuid.expect("supported features"))
+            .expect("features");
         let mut sregs = fd.get_sregs().expect("system registers");
         let code = kvm_segment {
             limit: u32::MAX,
