@@ -50,6 +50,78 @@ pub(crate) fn unpack_with_dependencies(cache: &Cache, package: &str, into: &Path
     unpack_archives(downloads.path(), into)
 }
 
+/// Unpacks `package` of `release`, or of its backports, with everything that it depends on, so that it
+/// needs nothing of the host.
+///
+/// # Errors
+///
+/// When a package cannot be found, downloaded or unpacked.
+pub(crate) fn unpack_of_release(
+    cache: &Cache,
+    release: &str,
+    package: &str,
+    into: &Path,
+) -> Result<()> {
+    let folder = tempfile::tempdir_in(cache.root())
+        .context(|| format!("making a folder in {}", cache.root().display()))?;
+    let configuration = apt_configuration(folder.path(), release)?;
+    let run = |arguments: &[&str]| {
+        output_of(
+            apt("apt-get")
+                .args(arguments)
+                .env("APT_CONFIG", &configuration),
+        )
+    };
+    run(&["--quiet", "update"])?;
+    let backports = format!("{release}-backports");
+    run(&[
+        "--quiet",
+        "--yes",
+        "--download-only",
+        "--target-release",
+        &backports,
+        "install",
+        package,
+    ])?;
+    unpack_archives(&folder.path().join("archives"), into)
+}
+
+/// A configuration of apt in `folder` that knows `release` alone, and that nothing is installed.
+fn apt_configuration(folder: &Path, release: &str) -> Result<PathBuf> {
+    let write = |name: &str, text: String| -> Result<PathBuf> {
+        let path = folder.join(name);
+        fs::write(&path, text).context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    };
+    for name in ["lists/partial", "archives/partial"] {
+        let path = folder.join(name);
+        fs::create_dir_all(&path).context(|| format!("making {}", path.display()))?;
+    }
+    let status = write("status", String::new())?;
+    let origin = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
+                  http://deb.debian.org/debian";
+    let sources = write(
+        "sources.list",
+        format!("{origin} {release} main\n{origin} {release}-backports main\n"),
+    )?;
+    let folder = folder.display();
+    write(
+        "apt.conf",
+        format!(
+            "Dir::Etc::sourcelist \"{sources}\";\n\
+             Dir::Etc::sourceparts \"/dev/null\";\n\
+             Dir::Etc::preferences \"/dev/null\";\n\
+             Dir::Etc::preferencesparts \"/dev/null\";\n\
+             Dir::State \"{folder}\";\n\
+             Dir::State::status \"{status}\";\n\
+             Dir::Cache \"{folder}\";\n\
+             APT::Install-Recommends \"false\";\n",
+            sources = sources.display(),
+            status = status.display(),
+        ),
+    )
+}
+
 /// The first dependency of `package`: for a metapackage, the package that it stands for.
 ///
 /// # Errors

@@ -18,8 +18,8 @@ use crate::guest;
 use crate::host::Place;
 use crate::initramfs::Initramfs;
 use crate::kernel::Kernel;
-use crate::process::Program;
 use crate::program_files;
+use crate::qemu::Qemu;
 use crate::root_disk::root_disk;
 
 const INIT: &str = include_str!("../../../resources/guest-init/lab.sh");
@@ -71,7 +71,7 @@ pub enum Connection<'a> {
 /// Everything to start an L1.
 #[derive(Debug, Clone)]
 pub struct Lab {
-    qemu: Program,
+    qemu: Qemu,
     kernel: PathBuf,
     base: PathBuf,
     initrd: PathBuf,
@@ -89,7 +89,7 @@ pub fn prefetch(cache: &Cache) -> Result<()> {
     guest::initrd(cache, &kernel)?;
     base_initramfs(cache, &kernel)?;
     if Place::detect()? == Place::Lab {
-        Program::find(cache, "qemu-system-x86", "qemu-system-x86_64")?;
+        Qemu::find(cache)?;
     }
     root_disk(cache)?;
     Ok(())
@@ -105,7 +105,7 @@ impl Lab {
     pub fn prepare(cache: &Cache, cuddy: &Path, root_disk: Option<&Path>) -> Result<Self> {
         let kernel = Kernel::fetch(cache)?;
         Ok(Self {
-            qemu: Program::find(cache, "qemu-system-x86", "qemu-system-x86_64")?,
+            qemu: Qemu::find(cache)?,
             base: base_initramfs(cache, &kernel)?,
             initrd: guest::initrd(cache, &kernel)?,
             kernel: kernel.vmlinuz(),
@@ -153,25 +153,7 @@ impl Lab {
     /// The command that runs an L1 with the initramfs at `initramfs`. It ends when L1 does; the kernel
     /// ends it on a panic and when a CPU locks up.
     pub fn command(&self, initramfs: &Path, connection: Connection<'_>) -> Command {
-        // QEMU must not outlive this process, whatever ends it.
         let mut command = self.qemu.command();
-        let program = command.get_program().to_owned();
-        let mut environment = Command::new("setpriv");
-        environment.args(["--pdeathsig", "KILL"]).arg(program).envs(
-            command
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-        command = environment;
-        if let Some(root) = self.qemu.unpacked() {
-            command.env(
-                "QEMU_MODULE_DIR",
-                root.join("usr/lib/x86_64-linux-gnu/qemu"),
-            );
-            for folder in ["usr/share/qemu", "usr/share/seabios"] {
-                command.arg("-L").arg(root.join(folder));
-            }
-        }
         command
             .args(["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"])
             .args(["-m", MEMORY, "-smp", "2", "-nodefaults", "-display", "none"])

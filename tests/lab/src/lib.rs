@@ -32,6 +32,7 @@ mod machine;
 mod modules;
 mod process;
 mod program_files;
+mod qemu;
 mod root_disk;
 pub mod runner;
 mod supervisor;
