@@ -63,6 +63,9 @@ pub struct Run {
     /// Print the resolved configuration as TOML, as --config reads it, and start nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Write what the machine counted, in Prometheus' text format, to a file when it ends
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub metrics: Option<PathBuf>,
     /// The key that leaves a machine on a terminal: ^ and a letter or one of @[\]^_, or none
     #[arg(long, value_name = "KEY", default_value = "^]")]
     pub escape: String,

@@ -9,6 +9,7 @@ mod config_file;
 mod exit_status;
 mod key_value;
 mod log;
+mod metrics_file;
 mod pages;
 mod run;
 mod signals;

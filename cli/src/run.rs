@@ -8,6 +8,7 @@ use vmm::console::{Console, ConsoleError};
 use vmm::{Control, Outcome, Session, StopReason, VmmError};
 
 use crate::arguments::{Run, RunOptions};
+use crate::metrics_file::MetricsFile;
 use crate::signals::Signals;
 use crate::terminal::{self, EscapeKey, RawMode, TerminalInput, Typed};
 use crate::{config_file, exit_status, log};
@@ -29,7 +30,11 @@ pub fn run(options: Run) -> ExitCode {
     if options.dry_run {
         return print(&config);
     }
-    match start(config, escape) {
+    let metrics = match options.metrics.map(MetricsFile::new).transpose() {
+        Ok(metrics) => metrics,
+        Err(problem) => return exit_status::misconfigured(&[problem]),
+    };
+    match start(config, escape, metrics) {
         Ok(outcome) => status_of(&outcome),
         Err(failure) => failure.report(),
     }
@@ -116,7 +121,11 @@ impl From<VmmError> for Failure {
     }
 }
 
-fn start(config: MachineConfig, escape: EscapeKey) -> Result<Outcome, Failure> {
+fn start(
+    config: MachineConfig,
+    escape: EscapeKey,
+    metrics: Option<MetricsFile>,
+) -> Result<Outcome, Failure> {
     let on_terminal = config.serial == SerialConfig::Stdio && terminal::is_there();
     let signals = Signals::block(on_terminal).map_err(|error| Failure::host("signals", &error))?;
     let (console, keys) = if on_terminal {
@@ -132,14 +141,22 @@ fn start(config: MachineConfig, escape: EscapeKey) -> Result<Outcome, Failure> {
     }
     let mut session = Session::open(config, console)?;
     watch_signals(&mut session, signals)?;
-    let _raw_mode = match keys {
+    let raw_mode = match keys {
         None => None,
         Some(keys) => {
             watch_keys(&mut session, keys)?;
             Some(RawMode::enter().map_err(|error| Failure::host("terminal", &error))?)
         }
     };
-    Ok(session.run()?)
+    let control = session.control();
+    let outcome = session.run();
+    drop(raw_mode);
+    if let Some(metrics) = metrics {
+        metrics
+            .write(&control.metrics())
+            .map_err(|problem| Failure::Host(problem.to_string()))?;
+    }
+    Ok(outcome?)
 }
 
 fn watch_signals(session: &mut Session, mut signals: Signals) -> Result<(), Failure> {
@@ -182,9 +199,18 @@ fn status_of(outcome: &Outcome) -> ExitCode {
             ExitCode::SUCCESS
         }
         Outcome::Stopped(StopReason::Signal(number)) => exit_status::after_signal(*number),
-        Outcome::Crash(reason) => exit_status::fail(
-            format_args!("guest: crashed: {reason}: what it wrote last on its console may say why"),
-            exit_status::GUEST_CRASHED,
-        ),
+        Outcome::Crash(crash) => {
+            let status = exit_status::fail(
+                format_args!(
+                    "guest: crashed: {crash}: what it wrote last on its console may say why"
+                ),
+                exit_status::GUEST_CRASHED,
+            );
+            if let Some(registers) = &crash.vcpu {
+                // There is nobody left to tell.
+                let _ = writeln!(io::stderr(), "{registers}");
+            }
+            status
+        }
     }
 }

@@ -51,6 +51,9 @@ pub struct MachineConfig {
     pub cpus: u16,
     /// What the vCPUs can do: `host`, then `-feature` and `+feature`, separated by commas.
     pub cpu: String,
+    /// Whether instructions that KVM does not emulate are completed in its place. Where not, they are the
+    /// end of a guest's kernel.
+    pub completion: bool,
     /// Guest memory.
     pub memory: MemoryConfig,
     /// Disks, in the order in which the guest sees them.
@@ -69,7 +72,8 @@ pub struct MachineConfig {
     pub on_poweroff: Action,
     /// What happens when the guest resets.
     pub on_reboot: Action,
-    /// What happens when the guest crashes: a panic that pvpanic reports, or a triple fault.
+    /// What happens when the guest crashes: a panic that pvpanic reports, or a vCPU that
+    /// cannot go on.
     pub on_crash: Action,
 }
 
@@ -83,6 +87,7 @@ impl Default for MachineConfig {
             unpack: Unpack::Auto,
             cpus: 1,
             cpu: "host".to_owned(),
+            completion: true,
             memory: MemoryConfig::default(),
             disk: Vec::new(),
             net: Vec::new(),

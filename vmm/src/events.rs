@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::lifecycle::{Event, GuestEnd, StopReason};
+use crate::metrics::{Counters, Metrics};
 
 /// What the driver is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,11 +81,17 @@ impl EventQueue {
 #[derive(Debug, Clone)]
 pub struct Control {
     queue: Arc<EventQueue>,
+    counters: Arc<Counters>,
 }
 
 impl Control {
-    pub(crate) const fn new(queue: Arc<EventQueue>) -> Self {
-        Self { queue }
+    pub(crate) const fn new(queue: Arc<EventQueue>, counters: Arc<Counters>) -> Self {
+        Self { queue, counters }
+    }
+
+    /// What the machine has counted so far; after its end, all that it counted.
+    pub fn metrics(&self) -> Metrics {
+        self.counters.snapshot()
     }
 
     /// Presses the power button: a guest that listens to ACPI shuts itself down.

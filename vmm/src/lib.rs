@@ -34,6 +34,7 @@
 
 pub mod config;
 pub mod console;
+mod crash;
 mod error;
 mod events;
 pub mod host;
@@ -42,11 +43,14 @@ mod kvm;
 mod lifecycle;
 mod machine;
 mod memory;
+mod metrics;
 mod resources;
 mod session;
 mod vcpu;
 
+pub use crash::{Crash, VcpuState};
 pub use error::{ErrorKind, VmmError};
 pub use events::Control;
 pub use lifecycle::{Outcome, StopReason};
+pub use metrics::{ExitReason, Metrics, VcpuMetrics};
 pub use session::{EventHandler, Session};

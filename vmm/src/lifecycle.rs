@@ -18,6 +18,7 @@
 use std::fmt::{self, Display};
 
 use crate::config::Action;
+use crate::crash::Crash;
 
 /// Why a guest's run ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub enum GuestEnd {
     PowerOff,
     /// It asked for a reset.
     Reset,
-    /// It crashed; the text says how.
-    Crash(String),
+    /// It crashed.
+    Crash(Crash),
 }
 
 /// Why the host ended a machine.
@@ -46,8 +47,8 @@ pub enum Outcome {
     PowerOff,
     /// The guest reset, and a reset is the end.
     Reset,
-    /// The guest crashed; the text says how.
-    Crash(String),
+    /// The guest crashed.
+    Crash(Crash),
     /// The host ended it.
     Stopped(StopReason),
 }
@@ -57,7 +58,7 @@ impl Display for Outcome {
         match self {
             Self::PowerOff => formatter.write_str("the guest turned its power off"),
             Self::Reset => formatter.write_str("the guest reset"),
-            Self::Crash(reason) => write!(formatter, "the guest crashed: {reason}"),
+            Self::Crash(crash) => write!(formatter, "the guest crashed: {crash}"),
             Self::Stopped(StopReason::User) => formatter.write_str("stopped by the user"),
             Self::Stopped(StopReason::Signal(signal)) => {
                 write!(formatter, "stopped by signal {signal}")
@@ -152,7 +153,7 @@ fn end_of_guest(end: GuestEnd, policy: Policy) -> (State, Command) {
     let (action, outcome) = match end {
         GuestEnd::PowerOff => (policy.on_poweroff, Outcome::PowerOff),
         GuestEnd::Reset => (policy.on_reboot, Outcome::Reset),
-        GuestEnd::Crash(reason) => (policy.on_crash, Outcome::Crash(reason)),
+        GuestEnd::Crash(crash) => (policy.on_crash, Outcome::Crash(crash)),
     };
     match action {
         Action::Destroy => (State::Stopped(outcome), Command::Destroy),

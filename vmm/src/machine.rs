@@ -20,7 +20,7 @@ use arch::memory_map::MemoryMap;
 use boot::LoadError;
 use bus::{MmioBus, PioBus};
 use devices::RamSize;
-use kvm_bindings::KVM_SYNC_X86_VALID_FIELDS;
+use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_SYNC_X86_VALID_FIELDS, kvm_enable_cap};
 use kvm_ioctls::{Cap, VmFd};
 
 use crate::config::{IrqchipMode, MachineConfig, Problem};
@@ -29,6 +29,7 @@ use crate::interrupts::Interrupts;
 use crate::kvm::{Host, KvmError};
 use crate::lifecycle::GuestEnd;
 use crate::memory::{self, GuestMemory};
+use crate::metrics::Counters;
 use crate::resources::{Resources, command_line};
 use crate::vcpu::{Vcpu, VcpuContext, VcpuControl, VcpuSetup, VcpuTemplate, VcpuThread, pause_all};
 use platform::Platform;
@@ -47,7 +48,7 @@ pub struct Machine {
 
 impl Machine {
     /// Puts a machine together as `config` says, its kernel loaded, its vCPUs standing. `output` is where
-    /// its serial port writes; `report` is called on a vCPU's thread when the guest ends.
+    /// its serial port writes, `counters` what its vCPUs add to; `report` is called on a vCPU's thread when the guest ends.
     ///
     /// # Errors
     ///
@@ -56,10 +57,14 @@ impl Machine {
         host: &Host,
         config: &MachineConfig,
         resources: &Resources,
+        counters: &Arc<Counters>,
         output: Box<dyn Write + Send>,
         report: impl Fn(GuestEnd) + Clone + Send + 'static,
     ) -> Result<Self, VmmError> {
         let vm = Arc::new(create_vm(host)?);
+        if config.completion {
+            exit_on_emulation_failures(&vm);
+        }
         let map = MemoryMap::new(config.memory.size.0, physical_address_bits(host.cpuid()))
             .map_err(|error| Problem::new("memory", error))?;
         let memory = memory::map(&config.memory, &map).map_err(VmmError::host)?;
@@ -84,6 +89,8 @@ impl Machine {
             mmio: Arc::new(mmio),
             interrupts,
             memory: Arc::clone(&memory),
+            completion: config.completion,
+            counters: Arc::clone(counters),
             synchronised_registers: synchronises_registers(host),
         };
         let vcpus = start_vcpus(host, config, &vm, &context, boot_vcpu, &entry, report)?;
@@ -149,6 +156,20 @@ fn create_vm(host: &Host) -> Result<VmFd, VmmError> {
                 }));
             }
         }
+    }
+}
+
+/// Asks KVM to leave the guest at each instruction that it does not emulate, a program's too
+/// (KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM API, 7.31). A KVM without that does it for kernels alone and gives
+/// programs an invalid opcode, which is no reason not to run.
+fn exit_on_emulation_failures(vm: &VmFd) {
+    let mut capability = kvm_enable_cap {
+        cap: KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+        ..kvm_enable_cap::default()
+    };
+    capability.args[0] = 1;
+    if let Err(error) = vm.enable_cap(&capability) {
+        tracing::debug!("KVM tells of no instruction of a program that it refuses: {error}");
     }
 }
 
@@ -255,7 +276,7 @@ fn start_vcpus(
             true => (Arc::clone(&boot_vcpu), context.interrupts.external()),
             false => (Arc::default(), None),
         };
-        let vcpu = Vcpu::new(vcpu, context.clone(), external);
+        let vcpu = Vcpu::new(number, vcpu, context.clone(), external);
         let thread = VcpuThread::start(number, vcpu, control, report.clone());
         vcpus.push(thread.map_err(VmmError::host)?);
     }

@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use crate::config::MachineConfig;
 use crate::console::Console;
+use crate::crash::Crash;
 use crate::error::VmmError;
 use crate::events::{Control, EventQueue, Request};
 use crate::kvm::Host;
 use crate::lifecycle::{Command, Event, GuestEnd, Outcome, Policy, State};
 use crate::machine::Machine;
+use crate::metrics::Counters;
 use crate::resources::Resources;
 
 /// How much input is taken from the console at a time.
@@ -37,6 +39,7 @@ pub struct Session {
     resources: Resources,
     console: Console,
     queue: Arc<EventQueue>,
+    counters: Arc<Counters>,
     sources: Vec<EventSource>,
     /// Input that the console gave and the serial port has not taken yet.
     pending_input: VecDeque<u8>,
@@ -54,6 +57,7 @@ impl Session {
         Ok(Self {
             host: Host::open().map_err(VmmError::host)?,
             resources,
+            counters: Arc::new(Counters::new(&config.name, config.cpus)),
             config,
             console,
             queue: Arc::new(EventQueue::new().map_err(VmmError::host)?),
@@ -64,7 +68,7 @@ impl Session {
 
     /// A handle that steers the machine from any thread.
     pub fn control(&self) -> Control {
-        Control::new(Arc::clone(&self.queue))
+        Control::new(Arc::clone(&self.queue), Arc::clone(&self.counters))
     }
 
     /// Has `handler` called by the driver whenever `descriptor` is readable.
@@ -106,12 +110,12 @@ impl Session {
                 };
                 tracing::debug!("{state:?}: {event:?}");
                 let crash = match &event {
-                    Event::Guest(GuestEnd::Crash(reason)) => Some(reason.clone()),
+                    Event::Guest(GuestEnd::Crash(crash)) => Some(crash.clone()),
                     _ => None,
                 };
                 let (next, command) = state.next(event, policy);
                 state = next;
-                self.tell(&state, command, crash.as_deref());
+                self.tell(&state, command, crash.as_ref());
                 match command {
                     Command::Nothing => {}
                     Command::Run => machine.run(),
@@ -124,6 +128,7 @@ impl Session {
                     }
                     Command::Destroy => {
                         self.without_waiting_for_readers(|| drop(machine));
+                        self.summarise();
                         let State::Stopped(outcome) = state else {
                             unreachable!("a machine is taken apart when it has stopped")
                         };
@@ -136,18 +141,33 @@ impl Session {
     }
 
     /// Says what becomes of the machine where nobody else does: the caller hears of its end.
-    fn tell(&self, state: &State, command: Command, crash: Option<&str>) {
+    fn tell(&self, state: &State, command: Command, crash: Option<&Crash>) {
         let name = &self.config.name;
         match (state, command, crash) {
             (_, Command::Nothing, _) => {}
             (State::Preserved(outcome), ..) => {
                 tracing::warn!("{name}: {outcome}; kept as it is until it is told to stop");
+                if let Some(registers) = crash.and_then(|crash| crash.vcpu.as_ref()) {
+                    tracing::warn!("{name}: the vCPU's registers:\n{registers}");
+                }
             }
-            (_, Command::Rebuild, Some(reason)) => {
-                tracing::warn!("{name}: the guest crashed: {reason}; it starts again");
+            (_, Command::Rebuild, Some(crash)) => {
+                tracing::warn!("{name}: the guest crashed: {crash}; it starts again");
+                if let Some(registers) = &crash.vcpu {
+                    tracing::info!("{name}: the vCPU's registers:\n{registers}");
+                }
             }
             (_, Command::Rebuild, None) => tracing::info!("{name}: it starts again"),
             _ => tracing::info!("{name}: {state:?}"),
+        }
+    }
+
+    /// Says what the vCPUs counted.
+    fn summarise(&self) {
+        if tracing::enabled!(tracing::Level::INFO) {
+            for (number, vcpu) in self.counters.snapshot().vcpus.iter().enumerate() {
+                tracing::info!("{}: vCPU {number}: {}", self.config.name, vcpu.summary());
+            }
         }
     }
 
@@ -157,6 +177,7 @@ impl Session {
             &self.host,
             &self.config,
             &self.resources,
+            &self.counters,
             self.console.output(),
             move |end| queue.push(Request::GuestEnd { incarnation, end }),
         )
@@ -188,7 +209,7 @@ impl Session {
         if input || room {
             self.move_serial_input(machine);
         }
-        let control = Control::new(Arc::clone(&self.queue));
+        let control = self.control();
         for (source, readable) in self.sources.iter_mut().zip(ready) {
             if readable {
                 (source.handler)(source.descriptor.as_fd(), &control);

@@ -36,6 +36,9 @@ pub struct RunOptions {
     /// What the vCPUs can do: host, then -feature and +feature [default: host]
     #[arg(long, value_name = "host[,-FEATURE][,+FEATURE]…")]
     pub cpu: Option<String>,
+    /// Whether instructions that KVM does not emulate are completed in its place [default: on]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", value_parser = ON_OFF, hide_possible_values = true)]
+    pub completion: Option<String>,
     /// Guest memory, such as 1G or size=1G,shared=on,hugepages=2M,prefault=on [default: 512M]
     #[arg(long, value_name = "SIZE[,KEY=VALUE]…", allow_hyphen_values = true)]
     pub memory: Option<String>,
@@ -90,6 +93,12 @@ impl RunOptions {
             }
         }
         set("--cpu", self.cpu, &mut config.cpu, found);
+        set(
+            "--completion",
+            self.completion,
+            &mut config.completion,
+            found,
+        );
         if let Some(text) = self.memory {
             let from_text = |text: &str| key_value::from_pairs::<MemoryConfig>(text, "size");
             if let Some(memory) = read("--memory", &text, from_text, found) {

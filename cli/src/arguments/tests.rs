@@ -60,6 +60,7 @@ fn every_option_has_its_effect() {
         "--unpack=guest",
         "--cpus=4",
         "--cpu=host,-avx",
+        "--completion=off",
         "--memory=2G,hugepages=2M,shared=on,prefault=on",
         "--disk=a",
         "--disk=path=b,readonly=on",
@@ -84,6 +85,7 @@ fn every_option_has_its_effect() {
         unpack: Unpack::Guest,
         cpus: 4,
         cpu: "host,-avx".to_owned(),
+        completion: false,
         memory: MemoryConfig {
             size: ByteSize(2 << 30),
             shared: true,

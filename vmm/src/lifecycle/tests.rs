@@ -11,7 +11,7 @@ fn policy(action: Action) -> Policy {
 }
 
 fn crash() -> GuestEnd {
-    GuestEnd::Crash("panic".to_owned())
+    GuestEnd::Crash(Crash::new("panic"))
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn each_end_has_each_action() {
     for (end, outcome) in [
         (GuestEnd::PowerOff, Outcome::PowerOff),
         (GuestEnd::Reset, Outcome::Reset),
-        (crash(), Outcome::Crash("panic".to_owned())),
+        (crash(), Outcome::Crash(Crash::new("panic"))),
     ] {
         let after = |action| State::Running.next(Event::Guest(end.clone()), policy(action));
         assert_eq!(
@@ -46,11 +46,11 @@ fn each_end_has_each_action() {
 
 #[test]
 fn a_preserved_machine_ends_with_what_it_was_preserved_for() {
-    let preserved = State::Preserved(Outcome::Crash("panic".to_owned()));
+    let preserved = State::Preserved(Outcome::Crash(Crash::new("panic")));
     assert_eq!(
         preserved.next(Event::Stop(StopReason::Signal(15)), Policy::default()),
         (
-            State::Stopped(Outcome::Crash("panic".to_owned())),
+            State::Stopped(Outcome::Crash(Crash::new("panic"))),
             Command::Destroy
         )
     );

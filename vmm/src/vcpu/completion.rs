@@ -14,13 +14,13 @@ mod cpu;
 mod memory;
 mod profile;
 
-use std::collections::BTreeMap;
-
 use bus::Effect;
-use completion::{Hint, Mnemonic, Outcome, complete};
+use completion::{Exception, Hint, Mnemonic, Outcome, complete};
 use kvm_ioctls::{SyncReg, VcpuFd};
 
+use super::crash::Failure;
 use super::run_loop::VcpuContext;
+use crate::metrics::VcpuCounters;
 use cpu::KvmCpu;
 use memory::KvmMemory;
 use profile::Profile;
@@ -32,7 +32,6 @@ pub struct Completer {
     profile: Option<Profile>,
     /// Whether KVM leaves the registers in the shared page.
     synchronised: bool,
-    counts: BTreeMap<Mnemonic, u64>,
 }
 
 impl Completer {
@@ -46,35 +45,43 @@ impl Completer {
         &mut self,
         vcpu: &mut VcpuFd,
         context: &VcpuContext,
+        counters: &VcpuCounters,
         bytes: &[u8],
-    ) -> Result<Effect, String> {
-        let failed = |error: completion::CpuError| format!("KVM fails the vCPU: {error}");
+    ) -> Result<Effect, Failure> {
+        let failed = |error: completion::CpuError| Failure {
+            what: format!("KVM fails the vCPU: {error}"),
+            bytes: bytes.to_owned(),
+        };
         let profile = match &self.profile {
             Some(profile) => profile,
             None => self.profile.insert(Profile::new(vcpu)),
         };
         let mut memory = KvmMemory::new(&context.memory, &context.mmio);
         let mut cpu = KvmCpu::new(vcpu, profile, self.synchronised).map_err(failed)?;
-        let (mnemonic, exception, single_step) = match complete(&mut cpu, &mut memory, bytes)
-            .map_err(failed)?
-        {
-            Outcome::Completed(completed) => {
-                if completed.hint == Some(Hint::Wait) {
-                    std::thread::yield_now();
+        let (mnemonic, exception, single_step) =
+            match complete(&mut cpu, &mut memory, bytes).map_err(failed)? {
+                Outcome::Completed(completed) => {
+                    if completed.hint == Some(Hint::Wait) {
+                        std::thread::yield_now();
+                    }
+                    (completed.mnemonic, None, completed.single_step)
                 }
-                (completed.mnemonic, None, completed.single_step)
-            }
-            Outcome::Exception {
-                exception,
-                mnemonic,
-            } => (mnemonic, Some(exception), false),
-            Outcome::Unknown(unknown) => {
-                return Err(format!(
-                    "KVM cannot emulate the guest's instruction, nor is it one that is completed \
-                         here: {unknown}"
-                ));
-            }
-        };
+                Outcome::Exception {
+                    exception,
+                    mnemonic,
+                } => (mnemonic, Some(exception), false),
+                // A program is not to end its machine: it gets what KVM gives it by itself.
+                Outcome::Unknown(_) if cpu.is_user_mode() => {
+                    let exception = Some(Exception::invalid_opcode());
+                    (Mnemonic::INVALID, exception, false)
+                }
+                Outcome::Unknown(unknown) => {
+                    return Err(Failure {
+                        what: "neither KVM nor cuddy carries out this instruction".to_owned(),
+                        bytes: unknown.bytes,
+                    });
+                }
+            };
         cpu.finish(exception, single_step, context.synchronised_registers)
             .map_err(failed)?;
         if context.synchronised_registers && !self.synchronised {
@@ -87,31 +94,10 @@ impl Completer {
             }
             self.synchronised = true;
         }
-        let count = self.counts.entry(mnemonic).or_insert(0);
-        if *count == 0 {
+        if counters.count_completion(mnemonic) == 0 {
             tracing::debug!("the first {mnemonic:?} of a vCPU is completed outside KVM");
         }
-        *count += 1;
         Ok(memory.effect())
-    }
-}
-
-impl Drop for Completer {
-    fn drop(&mut self) {
-        if self.counts.is_empty() {
-            return;
-        }
-        let total: u64 = self.counts.values().sum();
-        let mut counts: Vec<_> = self.counts.iter().collect();
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        let counts: Vec<_> = counts
-            .into_iter()
-            .map(|(mnemonic, count)| format!("{mnemonic:?} {count}").to_lowercase())
-            .collect();
-        tracing::info!(
-            "a vCPU had {total} instructions completed outside KVM: {}",
-            counts.join(", ")
-        );
     }
 }
 

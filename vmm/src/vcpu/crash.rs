@@ -1,43 +1,152 @@
-//! What is said of a guest that KVM can run no further.
+//! What is said of a vCPU that can run no further: where it stands, at which instruction, its registers.
 
-use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
+use iced_x86::{Decoder, DecoderOptions, FastFormatter};
 use kvm_ioctls::VcpuFd;
+use vm_memory::{Bytes, GuestAddress};
 
-use super::run_page::RunPage;
+use super::run_page::{INSTRUCTION_BYTES_MAX, RunPage};
+use crate::crash::{Crash, VcpuState};
+use crate::memory::GuestMemory;
 
-/// Set in the first datum of an emulation error when instruction bytes follow (KVM API, 5,
-/// `KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES`).
-const FLAG_INSTRUCTION_BYTES: u64 = 1;
-/// The longest instruction (Intel SDM volume 2, 2.3.11).
-const INSTRUCTION_BYTES_MAX: usize = 15;
+const PAGE_BYTES: u64 = 4096;
 
-/// One line on a KVM_EXIT_INTERNAL_ERROR: kind, place, instruction.
-pub fn describe_internal_error(vcpu: &VcpuFd, page: &RunPage) -> String {
-    let (suberror, data) = page.internal_error();
-    let place = vcpu
-        .get_regs()
-        .map(|registers| format!(" at {:#x}", registers.rip))
-        .unwrap_or_default();
-    format!("KVM failed inside the guest{place}: suberror {suberror}, data {data:#x?}")
+/// Why a vCPU cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What happened, without the place.
+    pub what: String,
+    /// The bytes of the instruction, if somebody gave them.
+    pub bytes: Vec<u8>,
 }
 
-/// The bytes of an instruction that KVM would not emulate, as far as it gave them. None when KVM stopped for
-/// something else.
-pub fn refused_instruction(page: &RunPage) -> Option<Vec<u8>> {
-    let (suberror, data) = page.internal_error();
-    (suberror == KVM_INTERNAL_ERROR_EMULATION).then(|| instruction_bytes(&data).unwrap_or_default())
-}
-
-/// The bytes that KVM gave.
-fn instruction_bytes(data: &[u64]) -> Option<Vec<u8>> {
-    let (&flags, rest) = data.split_first()?;
-    if flags & FLAG_INSTRUCTION_BYTES == 0 {
-        return None;
+impl Failure {
+    /// One whose instruction is what memory has.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            bytes: Vec::new(),
+        }
     }
-    let bytes: Vec<u8> = rest.iter().flat_map(|datum| datum.to_le_bytes()).collect();
-    let (&count, bytes) = bytes.split_first()?;
-    let count = usize::from(count).min(INSTRUCTION_BYTES_MAX);
-    Some(bytes.iter().copied().take(count).collect())
+}
+
+/// What KVM says with a KVM_EXIT_INTERNAL_ERROR other than that of an instruction.
+pub fn internal_error(page: &RunPage) -> Failure {
+    let (suberror, data) = page.internal_error();
+    Failure::new(format!(
+        "KVM failed inside the guest (suberror {suberror}, data {data:x?})"
+    ))
+}
+
+/// All that can be told of `vcpu`, number `number`, after `failure`.
+pub fn describe(vcpu: &VcpuFd, number: u16, memory: &GuestMemory, failure: Failure) -> Crash {
+    let Failure { what, mut bytes } = failure;
+    let Some((state, code_bits)) = state(vcpu, number) else {
+        return Crash::new(format!("vCPU {number}: {what}"));
+    };
+    if state.is_reset() {
+        return Crash::new(format!(
+            "vCPU {number}: {what}; KVM has reset the vCPU, so that where it stood is lost"
+        ));
+    }
+    let address = state.instruction_address();
+    if bytes.is_empty() {
+        bytes = fetch(vcpu, memory, address);
+    }
+    let instruction = instruction(&bytes, state.rip, code_bits);
+    Crash {
+        reason: format!("vCPU {number} at {address:#x}, {instruction}: {what}"),
+        vcpu: Some(Box::new(state)),
+    }
+}
+
+/// The registers, and the width of code; none when KVM does not give them.
+fn state(vcpu: &VcpuFd, number: u16) -> Option<(VcpuState, u32)> {
+    let general = vcpu.get_regs().ok()?;
+    let system = vcpu.get_sregs().ok()?;
+    let code_bits = match (system.cs.l, system.cs.db) {
+        (0, 0) => 16,
+        (0, _) => 32,
+        _ => 64,
+    };
+    let state = VcpuState {
+        number,
+        general: [
+            general.rax,
+            general.rcx,
+            general.rdx,
+            general.rbx,
+            general.rsp,
+            general.rbp,
+            general.rsi,
+            general.rdi,
+            general.r8,
+            general.r9,
+            general.r10,
+            general.r11,
+            general.r12,
+            general.r13,
+            general.r14,
+            general.r15,
+        ],
+        rip: general.rip,
+        rflags: general.rflags,
+        cr0: system.cr0,
+        cr2: system.cr2,
+        cr3: system.cr3,
+        cr4: system.cr4,
+        efer: system.efer,
+        cs: system.cs.selector,
+        // In 64-bit mode the base of CS counts for nothing (Intel SDM volume 3, 3.2.4).
+        cs_base: if code_bits == 64 { 0 } else { system.cs.base },
+        ss: system.ss.selector,
+        fs_base: system.fs.base,
+        gs_base: system.gs.base,
+    };
+    Some((state, code_bits))
+}
+
+/// As many bytes of the instruction at the linear `address` as guest memory has.
+fn fetch(vcpu: &VcpuFd, memory: &GuestMemory, address: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(INSTRUCTION_BYTES_MAX);
+    while bytes.len() < INSTRUCTION_BYTES_MAX {
+        let linear = address.wrapping_add(bytes.len() as u64);
+        let in_page = usize::try_from(PAGE_BYTES - linear % PAGE_BYTES).unwrap_or(1);
+        let mut piece = [0; INSTRUCTION_BYTES_MAX];
+        let count = in_page.min(INSTRUCTION_BYTES_MAX - bytes.len());
+        let Some(piece) = piece.get_mut(..count) else {
+            break;
+        };
+        let physical = match vcpu.translate_gva(linear) {
+            Ok(translation) if translation.valid != 0 => translation.physical_address,
+            _ => break,
+        };
+        if memory.read_slice(piece, GuestAddress(physical)).is_err() {
+            break;
+        }
+        bytes.extend_from_slice(piece);
+    }
+    bytes
+}
+
+/// The first instruction of `bytes` in the syntax of the manuals, and its bytes.
+fn instruction(bytes: &[u8], rip: u64, code_bits: u32) -> String {
+    if bytes.is_empty() {
+        return "where no code can be read".to_owned();
+    }
+    let decoded = Decoder::with_ip(code_bits, bytes, rip, DecoderOptions::NONE).decode();
+    let (text, length) = if decoded.is_invalid() {
+        ("no instruction".to_owned(), bytes.len())
+    } else {
+        let mut text = String::new();
+        FastFormatter::new().format(&decoded, &mut text);
+        (text, decoded.len())
+    };
+    let bytes: Vec<_> = bytes
+        .iter()
+        .take(length)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{text} ({})", bytes.join(" "))
 }
 
 #[cfg(test)]
@@ -45,15 +154,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_shown_as_far_as_kvm_gave_them() {
-        let packed = u64::from_le_bytes([2, 0x0f, 0xc7, 0xff, 0xff, 0xff, 0xff, 0xff]);
-        assert_eq!(instruction_bytes(&[1, packed]), Some(vec![0x0f, 0xc7]));
-        assert_eq!(instruction_bytes(&[0, packed]), None);
-        assert_eq!(instruction_bytes(&[]), None);
-        assert_eq!(instruction_bytes(&[1]), None);
+    fn an_instruction_is_told_with_its_bytes() {
+        let code = [0x0f, 0x01, 0xcb, 0x90, 0x90];
+        assert_eq!(instruction(&code, 0x1000, 64), "stac (0f 01 cb)");
         assert_eq!(
-            instruction_bytes(&[1, u64::MAX, u64::MAX]).map(|bytes| bytes.len()),
-            Some(15)
+            instruction(&[0x06, 0x90], 0x1000, 64),
+            "no instruction (06 90)"
         );
+        assert_eq!(instruction(&[0x06, 0x90], 0x1000, 32), "push es (06)");
+        assert_eq!(instruction(&[], 0, 64), "where no code can be read");
     }
 }

@@ -14,11 +14,13 @@ use vmm_sys_util::ioctl_iow_nr;
 
 use super::completion::Completer;
 use super::control::VcpuControl;
-use super::crash::{describe_internal_error, refused_instruction};
+use super::crash::{Failure, describe, internal_error};
 use super::run_page::RunPage;
+use crate::crash::Crash;
 use crate::interrupts::Interrupts;
 use crate::lifecycle::GuestEnd;
 use crate::memory::GuestMemory;
+use crate::metrics::{Counters, ExitReason, VcpuCounters};
 
 ioctl_iow_nr!(KVM_INTERRUPT, kvm_bindings::KVMIO, 0x86, kvm_interrupt);
 
@@ -42,6 +44,10 @@ pub struct VcpuContext {
     pub interrupts: Interrupts,
     /// RAM, for instructions that are completed outside KVM.
     pub memory: GuestMemory,
+    /// Whether instructions that KVM does not emulate are completed.
+    pub completion: bool,
+    /// What the vCPUs count into.
+    pub counters: Arc<Counters>,
     /// Whether KVM exchanges registers through the run page (KVM_CAP_SYNC_REGS).
     pub synchronised_registers: bool,
 }
@@ -63,16 +69,25 @@ enum Next {
     End(GuestEnd),
     EndOfInterrupt(u8),
     InternalError,
+    Failure(Failure),
+}
+
+impl Next {
+    fn failure(what: impl Into<String>) -> Self {
+        Self::Failure(Failure::new(what))
+    }
 }
 
 /// One vCPU on its thread.
 #[derive(Debug)]
 pub struct Vcpu {
+    number: u16,
     // Before the descriptor whose mapping it points into.
     page: RunPage,
     fd: VcpuFd,
     context: VcpuContext,
     completer: Completer,
+    counters: Arc<VcpuCounters>,
     /// On the boot processor of a machine whose 8259 is not KVM's.
     external: Option<Arc<dyn ExternalInterrupts>>,
 }
@@ -80,13 +95,16 @@ pub struct Vcpu {
 impl Vcpu {
     /// A vCPU that has been set up.
     pub fn new(
+        number: u16,
         mut fd: VcpuFd,
         context: VcpuContext,
         external: Option<Arc<dyn ExternalInterrupts>>,
     ) -> Self {
         Self {
+            number,
             page: RunPage::new(&mut fd),
             fd,
+            counters: context.counters.vcpu(number),
             context,
             completer: Completer::default(),
             external,
@@ -124,33 +142,53 @@ impl Vcpu {
                 Next::End(end) => return Leave::GuestEnd(end),
                 Next::InternalError => match self.complete() {
                     Ok(effect) => effect,
-                    Err(reason) => return Leave::GuestEnd(GuestEnd::Crash(reason)),
+                    Err(failure) => return self.crash(failure),
                 },
+                Next::Failure(failure) => return self.crash(failure),
             };
             match effect {
                 Effect::None => {}
                 Effect::PowerOff => return Leave::GuestEnd(GuestEnd::PowerOff),
                 Effect::Reset => return Leave::GuestEnd(GuestEnd::Reset),
                 Effect::Crash => {
-                    let reason = "the guest reported a panic".to_owned();
-                    return Leave::GuestEnd(GuestEnd::Crash(reason));
+                    let crash = Crash::new("the guest reported a panic");
+                    return Leave::GuestEnd(GuestEnd::Crash(crash));
                 }
             }
         }
     }
 
-    /// Finishes an instruction that KVM would not emulate; says why the guest ends where that is not why
-    /// KVM stopped, or not possible.
-    fn complete(&mut self) -> Result<Effect, String> {
-        let Some(bytes) = refused_instruction(&self.page) else {
-            return Err(describe_internal_error(&self.fd, &self.page));
+    /// Finishes an instruction that KVM would not emulate; says why the vCPU cannot go on where that is not
+    /// why KVM stopped, or not possible.
+    fn complete(&mut self) -> Result<Effect, Failure> {
+        let Some(bytes) = self.page.refused_instruction() else {
+            return Err(internal_error(&self.page));
         };
-        self.completer.complete(&mut self.fd, &self.context, &bytes)
+        if !self.context.completion {
+            return Err(Failure {
+                what: "KVM does not emulate this instruction, and completion is off".to_owned(),
+                bytes: bytes.as_slice().to_owned(),
+            });
+        }
+        self.completer.complete(
+            &mut self.fd,
+            &self.context,
+            &self.counters,
+            bytes.as_slice(),
+        )
+    }
+
+    /// The end of a guest whose vCPU cannot go on.
+    fn crash(&self, failure: Failure) -> Leave {
+        let crash = describe(&self.fd, self.number, &self.context.memory, failure);
+        Leave::GuestEnd(GuestEnd::Crash(crash))
     }
 
     /// One stay in the guest, and its exit carried to the buses.
     fn enter(&mut self) -> Next {
-        match self.fd.run() {
+        let exit = self.fd.run();
+        self.counters.count_exit(reason(&exit));
+        match exit {
             Ok(VcpuExit::IoOut(port, data)) => {
                 let mut effect = Effect::None;
                 for item in data.chunks(self.page.io_width_bytes()) {
@@ -176,26 +214,26 @@ impl Vcpu {
             }
             Ok(VcpuExit::IoapicEoi(vector)) => Next::EndOfInterrupt(vector),
             Ok(VcpuExit::IrqWindowOpen | VcpuExit::Intr | VcpuExit::Hlt) => Next::Continue,
-            Ok(VcpuExit::Shutdown) => Next::End(GuestEnd::Crash("triple fault".to_owned())),
+            Ok(VcpuExit::Shutdown) => Next::failure("triple fault"),
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => {
                 Next::End(GuestEnd::PowerOff)
             }
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => Next::End(GuestEnd::Reset),
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _)) => Next::End(GuestEnd::Crash(
-                "the guest reported a crash to KVM".to_owned(),
+                Crash::new("the guest reported a crash to KVM"),
             )),
             Ok(VcpuExit::InternalError) => Next::InternalError,
-            Ok(VcpuExit::FailEntry(reason, _)) => Next::End(GuestEnd::Crash(format!(
+            Ok(VcpuExit::FailEntry(reason, _)) => Next::failure(format!(
                 "the processor refuses to enter the guest, reason {reason:#x}"
-            ))),
-            Ok(exit) => Next::End(GuestEnd::Crash(format!("unexpected exit {exit:?}"))),
+            )),
+            Ok(exit) => Next::failure(format!("unexpected exit {exit:?}")),
             Err(error) => match error.errno() {
                 // A kick; or an AP that has been sent its start and looks again.
                 libc::EINTR | libc::EAGAIN => Next::Interrupted,
-                errno => Next::End(GuestEnd::Crash(format!(
+                errno => Next::failure(format!(
                     "KVM_RUN failed: {}",
                     io::Error::from_raw_os_error(errno)
-                ))),
+                )),
             },
         }
     }
@@ -227,5 +265,23 @@ impl Vcpu {
             }
         }
         self.page.request_interrupt_window(external.is_pending());
+    }
+}
+
+/// What an exit counts as.
+const fn reason(exit: &Result<VcpuExit<'_>, kvm_ioctls::Error>) -> ExitReason {
+    match exit {
+        Ok(VcpuExit::IoIn(..)) => ExitReason::PortRead,
+        Ok(VcpuExit::IoOut(..)) => ExitReason::PortWrite,
+        Ok(VcpuExit::MmioRead(..)) => ExitReason::MmioRead,
+        Ok(VcpuExit::MmioWrite(..)) => ExitReason::MmioWrite,
+        Ok(VcpuExit::IoapicEoi(_)) => ExitReason::EndOfInterrupt,
+        Ok(VcpuExit::IrqWindowOpen) => ExitReason::InterruptWindow,
+        Ok(VcpuExit::Hlt) => ExitReason::Halt,
+        Ok(VcpuExit::InternalError) => ExitReason::InternalError,
+        Ok(VcpuExit::SystemEvent(..)) => ExitReason::SystemEvent,
+        Ok(VcpuExit::Shutdown) => ExitReason::Shutdown,
+        Ok(VcpuExit::Intr) | Err(_) => ExitReason::Signal,
+        Ok(_) => ExitReason::Other,
     }
 }

@@ -3,8 +3,16 @@
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use kvm_bindings::kvm_run;
+use kvm_bindings::{
+    KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_run,
+};
 use kvm_ioctls::VcpuFd;
+
+/// The longest instruction (Intel SDM volume 2, 2.3.11).
+pub const INSTRUCTION_BYTES_MAX: usize = 15;
+/// Words of data that an emulation failure has at least when it comes with the instruction: the flags and
+/// sixteen bytes (KVM API, 5, `emulation_failure`).
+const DATA_WITH_BYTES: u32 = 3;
 
 /// `kvm_run` of one vCPU, through a pointer: KVM and a signal handler write to it as well.
 ///
@@ -62,6 +70,26 @@ impl RunPage {
         usize::from(io.size).max(1)
     }
 
+    /// After a KVM_EXIT_INTERNAL_ERROR: the bytes of the instruction that KVM would not emulate, as far as
+    /// it gave them. None when KVM stopped for something else.
+    pub fn refused_instruction(&self) -> Option<InstructionBytes> {
+        // SAFETY: as above, mapped, and not written to now.
+        let exit = unsafe { (*self.page.as_ptr()).__bindgen_anon_1 };
+        // SAFETY: any bit pattern is a valid value of these plain integers, whatever the exit was.
+        let failure = unsafe { exit.emulation_failure };
+        if failure.suberror != KVM_INTERNAL_ERROR_EMULATION {
+            return None;
+        }
+        let flag = u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES);
+        if failure.ndata < DATA_WITH_BYTES || failure.flags & flag == 0 {
+            return Some(InstructionBytes::default());
+        }
+        // SAFETY: the one variant of the union, of plain integers.
+        let instruction = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
+        let count = usize::from(instruction.insn_size);
+        Some(InstructionBytes::new(instruction.insn_bytes, count))
+    }
+
     /// After a KVM_EXIT_INTERNAL_ERROR: its kind and the data that came with it.
     pub fn internal_error(&self) -> (u32, Vec<u64>) {
         // SAFETY: as above, mapped, and not written to now.
@@ -71,5 +99,61 @@ impl RunPage {
         let count = usize::try_from(internal.ndata).unwrap_or(usize::MAX);
         let data = internal.data.iter().take(count).copied().collect();
         (internal.suberror, data)
+    }
+}
+
+/// The first bytes of an instruction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InstructionBytes {
+    bytes: [u8; INSTRUCTION_BYTES_MAX],
+    count: usize,
+}
+
+impl InstructionBytes {
+    /// The first `count` of `bytes`, if there are so many.
+    fn new(bytes: [u8; INSTRUCTION_BYTES_MAX], count: usize) -> Self {
+        let count = count.min(INSTRUCTION_BYTES_MAX);
+        Self { bytes, count }
+    }
+
+    /// Those that are there.
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.count).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_14__bindgen_ty_1__bindgen_ty_1 as emulation_failure_instruction;
+
+    /// A page after a KVM_EXIT_INTERNAL_ERROR.
+    fn refused(suberror: u32, ndata: u32, flags: u64, size: u8) -> Option<InstructionBytes> {
+        let mut run = kvm_run::default();
+        run.__bindgen_anon_1.emulation_failure.suberror = suberror;
+        run.__bindgen_anon_1.emulation_failure.ndata = ndata;
+        run.__bindgen_anon_1.emulation_failure.flags = flags;
+        let instruction = emulation_failure_instruction {
+            insn_size: size,
+            insn_bytes: [0xcc; INSTRUCTION_BYTES_MAX],
+        };
+        run.__bindgen_anon_1
+            .emulation_failure
+            .__bindgen_anon_1
+            .__bindgen_anon_1 = instruction;
+        let page = RunPage {
+            page: NonNull::from(&mut run),
+        };
+        page.refused_instruction()
+    }
+
+    #[test]
+    fn bytes_are_taken_as_far_as_kvm_gave_them() {
+        let length = |refused: Option<InstructionBytes>| refused.map(|it| it.as_slice().len());
+        assert_eq!(length(refused(1, 3, 1, 2)), Some(2));
+        assert_eq!(length(refused(1, 3, 1, 200)), Some(INSTRUCTION_BYTES_MAX));
+        assert_eq!(length(refused(1, 3, 0, 2)), Some(0), "no flag");
+        assert_eq!(length(refused(1, 0, 1, 2)), Some(0), "an older KVM");
+        assert_eq!(length(refused(3, 3, 1, 2)), None, "another failure");
     }
 }

@@ -6,6 +6,7 @@ use std::thread::{Builder, JoinHandle};
 
 use super::control::VcpuControl;
 use super::run_loop::{Leave, Vcpu};
+use crate::crash::Crash;
 use crate::lifecycle::GuestEnd;
 
 /// A vCPU thread could not be started.
@@ -96,9 +97,9 @@ fn run(vcpu: &mut Vcpu, control: &VcpuControl, report: &dyn Fn(GuestEnd)) {
     let _target = match target {
         Ok(target) => target,
         Err(error) => {
-            report(GuestEnd::Crash(format!(
+            report(GuestEnd::Crash(Crash::new(format!(
                 "a vCPU cannot be interrupted: {error}"
-            )));
+            ))));
             return;
         }
     };

@@ -12,6 +12,8 @@ use super::profile::Profile;
 
 /// CR4.PGE, whose change makes a processor forget all translations.
 const CR4_PGE: u64 = 1 << 7;
+/// RFLAGS.VM: virtual-8086 mode, whose privilege level is 3.
+const FLAG_VM: u64 = 1 << 17;
 /// DR6.BS: a single step.
 const DR6_SINGLE_STEP: u64 = 1 << 14;
 /// `KVM_VCPUEVENT_VALID_SHADOW`.
@@ -54,6 +56,11 @@ impl<'a> KvmCpu<'a> {
             state,
             system_modified: false,
         })
+    }
+
+    /// Whether the vCPU runs a program, at privilege level 3.
+    pub const fn is_user_mode(&self) -> bool {
+        self.state.sregs.ss.dpl == 3 || self.state.regs.rflags & FLAG_VM != 0
     }
 
     /// Gives the state back to KVM with `exception` pending, or a debug exception after a single step: by

@@ -14,6 +14,7 @@ use crate::interrupts::Interrupts;
 use crate::kvm::Host;
 use crate::lifecycle::GuestEnd;
 use crate::memory;
+use crate::metrics::Counters;
 use crate::vcpu::run_loop::Leave;
 use crate::vcpu::{Vcpu, VcpuContext, VcpuControl};
 
@@ -242,10 +243,12 @@ impl Guest {
             mmio: Arc::new(mmio),
             interrupts,
             memory: Arc::clone(&memory),
+            completion: true,
+            counters: Arc::new(Counters::new("", 1)),
             synchronised_registers,
         };
         Self {
-            vcpu: Vcpu::new(fd, context, None),
+            vcpu: Vcpu::new(0, fd, context, None),
             memory,
             device,
         }

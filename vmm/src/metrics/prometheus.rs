@@ -1,0 +1,53 @@
+//! Metrics as Prometheus' text exposition format, version 0.0.4
+//! (prometheus.io/docs/instrumenting/exposition_formats).
+
+use std::fmt::Write;
+
+use super::Metrics;
+
+/// All of `metrics`, each family with its help and type.
+pub fn render(metrics: &Metrics) -> String {
+    let machine = escaped(&metrics.machine);
+    let mut text = String::new();
+    family(
+        &mut text,
+        "cuddy_vcpu_exits_total",
+        "Returns of KVM_RUN by reason.",
+    );
+    for (number, vcpu) in metrics.vcpus.iter().enumerate() {
+        for (reason, count) in vcpu.exits {
+            let reason = reason.name();
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "cuddy_vcpu_exits_total{{machine=\"{machine}\",vcpu=\"{number}\",reason=\"{reason}\"}} {count}"
+            );
+        }
+    }
+    family(
+        &mut text,
+        "cuddy_vcpu_completions_total",
+        "Instructions completed outside KVM by mnemonic.",
+    );
+    for (number, vcpu) in metrics.vcpus.iter().enumerate() {
+        for (mnemonic, count) in &vcpu.completions {
+            let _ = writeln!(
+                text,
+                "cuddy_vcpu_completions_total{{machine=\"{machine}\",vcpu=\"{number}\",mnemonic=\"{mnemonic}\"}} {count}"
+            );
+        }
+    }
+    text
+}
+
+fn family(text: &mut String, name: &str, help: &str) {
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n");
+}
+
+/// A label's value: backslash, quote and newline are escaped.
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', r"\\")
+        .replace('"', "\\\"")
+        .replace('\n', r"\n")
+}
