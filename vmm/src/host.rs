@@ -8,6 +8,7 @@ mod huge_pages;
 mod kvm_device;
 mod processor;
 mod report;
+pub(crate) mod software;
 mod speed;
 mod tun;
 

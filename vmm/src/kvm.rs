@@ -1,10 +1,12 @@
 //! /dev/kvm: opened, checked, and asked what every machine needs to know of it.
 
+use arch::cpu_features::CpuModel;
 use arch::cpuid::CpuidEntry;
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::Kvm;
 
 use crate::host::capabilities::{self, MissingCapability};
+use crate::host::software::{has_software_kvm, without_costly_features};
 use crate::host::{self, Level};
 
 /// Where KVM is.
@@ -39,6 +41,7 @@ pub enum KvmError {
 pub struct Host {
     kvm: Kvm,
     cpuid: Vec<CpuidEntry>,
+    is_software: bool,
 }
 
 impl Host {
@@ -57,12 +60,26 @@ impl Host {
                 source,
             })?;
         let cpuid = cpuid.as_slice().iter().map(from_kvm).collect();
-        Ok(Self { kvm, cpuid })
+        Ok(Self {
+            kvm,
+            cpuid,
+            is_software: has_software_kvm(),
+        })
     }
 
     /// The system file descriptor.
     pub const fn kvm(&self) -> &Kvm {
         &self.kvm
+    }
+
+    /// The processor that `model` describes, and the names of features that it does not have for the only
+    /// reason that they are slow on this host.
+    pub fn cpu_model(&self, model: CpuModel) -> (CpuModel, Vec<&'static str>) {
+        if self.is_software {
+            without_costly_features(model)
+        } else {
+            (model, Vec::new())
+        }
     }
 
     /// Processor features that KVM can give a guest (KVM API, 4.46).

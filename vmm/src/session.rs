@@ -54,8 +54,10 @@ impl Session {
     pub fn open(config: MachineConfig, console: Console) -> Result<Self, VmmError> {
         config.validate()?;
         let resources = Resources::open(&config)?;
+        let host = Host::open().map_err(VmmError::host)?;
+        tell_of_hidden_features(&host, &config.cpu);
         Ok(Self {
-            host: Host::open().map_err(VmmError::host)?,
+            host,
             resources,
             counters: Arc::new(Counters::new(&config.name, config.cpus)),
             config,
@@ -234,6 +236,19 @@ impl Session {
                 .extend(self.console.service(INPUT_MAX_BYTES));
             let taken = machine.put_serial_input(self.pending_input.make_contiguous());
             self.pending_input.drain(..taken);
+        }
+    }
+}
+
+/// Says once which features the guest does not see although nobody asked for that.
+fn tell_of_hidden_features(host: &Host, model: &str) {
+    if let Ok(model) = model.parse() {
+        let (_, names) = host.cpu_model(model);
+        for name in names {
+            tracing::warn!(
+                "this KVM is a software one, where {name} is slow: the guest does not see it; \
+                 --cpu host,+{name} shows it, host,-{name} hides it silently"
+            );
         }
     }
 }

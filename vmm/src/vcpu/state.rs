@@ -81,6 +81,7 @@ impl VcpuTemplate {
         let model = model
             .parse::<CpuModel>()
             .map_err(|error| problem("cpu", &error))?;
+        let (model, _) = host.cpu_model(model);
         let topology = u8::try_from(cpus)
             .map_err(|error| problem("cpus", &error))
             .and_then(|cpus| {
