@@ -1,6 +1,9 @@
 //! The capabilities of KVM that a machine needs, and those that it uses where they are (KVM API, 4.4
 //! "KVM_CHECK_EXTENSION" and sections 6 to 8).
 
+use std::ffi::c_ulong;
+
+use kvm_bindings::KVM_CAP_EXIT_ON_EMULATION_FAILURE;
 use kvm_ioctls::{Cap, Kvm};
 
 /// The stable version of the KVM API (KVM API, 4.1).
@@ -11,16 +14,23 @@ pub const API_VERSION: i32 = 12;
 pub struct Capability {
     /// The name in linux/kvm.h.
     pub name: &'static str,
-    /// Its number, as kvm-ioctls has it.
-    pub capability: Cap,
+    /// Its number there.
+    pub number: c_ulong,
     /// What a machine does with it.
     pub purpose: &'static str,
+}
+
+impl Capability {
+    /// Whether `kvm` has it: one ioctl.
+    pub fn is_there(&self, kvm: &Kvm) -> bool {
+        kvm.check_extension_raw(self.number) > 0
+    }
 }
 
 const fn row(name: &'static str, capability: Cap, purpose: &'static str) -> Capability {
     Capability {
         name,
-        capability,
+        number: capability as c_ulong,
         purpose,
     }
 }
@@ -100,6 +110,12 @@ pub const OPTIONAL: &[Capability] = &[
     row("KVM_CAP_XSAVE", Cap::Xsave, "state of vector registers"),
     row("KVM_CAP_XCRS", Cap::Xcrs, "extended control registers"),
     row("KVM_CAP_DEBUGREGS", Cap::Debugregs, "debug registers"),
+    Capability {
+        name: "KVM_CAP_EXIT_ON_EMULATION_FAILURE",
+        // kvm-ioctls does not name it.
+        number: KVM_CAP_EXIT_ON_EMULATION_FAILURE as c_ulong,
+        purpose: "programs' instructions that KVM does not emulate",
+    },
 ];
 
 /// What stops a host's KVM from running any machine.
@@ -132,10 +148,7 @@ pub fn check(kvm: &Kvm) -> Result<(), MissingCapability> {
     if version != API_VERSION {
         return Err(MissingCapability::ApiVersion(version));
     }
-    match REQUIRED
-        .iter()
-        .find(|row| !kvm.check_extension(row.capability))
-    {
+    match REQUIRED.iter().find(|row| !row.is_there(kvm)) {
         Some(&Capability { name, purpose, .. }) => {
             Err(MissingCapability::Capability { name, purpose })
         }

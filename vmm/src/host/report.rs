@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::FromRawFd;
 use std::path::Path;
 
+use arch::cpu_features::CpuModel;
 use kvm_ioctls::Kvm;
 use serde::Serialize;
 
@@ -13,6 +14,7 @@ use super::capabilities::{self, Capability};
 use super::huge_pages::{self, HugePagePool};
 use super::kvm_device::{self, KvmAccess, Surroundings};
 use super::processor::{self, Processor, Virtualization};
+use super::software::without_costly_features;
 use super::{Ring0Speed, speed, tun};
 
 /// What a finding means.
@@ -178,7 +180,7 @@ fn look_at_capability(
     absent: Level,
     remedy: &str,
 ) {
-    if kvm.check_extension(row.capability) {
+    if row.is_there(kvm) {
         report.add(row.name, Level::Ok, row.purpose.to_owned(), None);
     } else {
         let found = format!("is not there: {}", row.purpose);
@@ -197,16 +199,20 @@ fn look_at_speed(report: &mut Report, kvm: &Kvm, processor: &Processor) {
             report.ring0_speed = Some(measured);
             let tenths = measured.instructions_per_second / 100_000;
             let millions = format!("{}.{}", tenths / 10, tenths % 10);
-            let figure = format!("{extension}, {millions} million ring-0 instructions/s");
+            let tenths = measured.exit_nanoseconds.saturating_add(50) / 100;
+            let exit = format!("{}.{}", tenths / 10, tenths % 10);
+            let figure =
+                format!("{extension}, {millions} million ring-0 instructions/s, {exit} us an exit");
             if measured.is_emulated() {
-                let remedy = "expect guest kernels to be slow, and some not to run: use a host \
-                              whose KVM has hardware virtualisation";
+                let remedy = "expect guest kernels to be slow: use a host whose KVM has hardware \
+                              virtualisation";
                 report.add(
                     "virtualisation",
                     Level::Warning,
                     format!("software KVM: {figure}"),
                     Some(remedy.to_owned()),
                 );
+                tell_what_to_expect(report);
             } else {
                 let found = format!("hardware KVM: {figure}");
                 report.add("virtualisation", Level::Ok, found, None);
@@ -219,6 +225,38 @@ fn look_at_speed(report: &mut Report, kvm: &Kvm, processor: &Processor) {
             Some("'dmesg' may say why: reload the KVM module, or restart the host".to_owned()),
         ),
     }
+}
+
+/// What runs how fast where KVM emulates ring 0.
+fn tell_what_to_expect(report: &mut Report) {
+    let mut row = |subject, level, found: &str, remedy: Option<&str>| {
+        report.add(subject, level, found.to_owned(), remedy.map(str::to_owned));
+    };
+    row(
+        "programs",
+        Level::Ok,
+        "run at full speed, and bare guests that stay at ring 3",
+        None,
+    );
+    row(
+        "tiny kernels",
+        Level::Ok,
+        "take about 10 s to their init",
+        None,
+    );
+    row(
+        "stock kernels",
+        Level::Warning,
+        "take many minutes to their init",
+        Some("use a tiny kernel, or a host with hardware virtualisation"),
+    );
+    let (_, hidden) = without_costly_features(CpuModel::default());
+    row(
+        "CPU features",
+        Level::Warning,
+        &format!("{}: hidden, as slow here", hidden.join(", ")),
+        Some(&format!("--cpu host,+{} shows them", hidden.join(",+"))),
+    );
 }
 
 fn look_at_huge_pages(report: &mut Report) {

@@ -1,5 +1,5 @@
-//! How fast this host's KVM runs a guest's kernel: a tiny guest counts in ring 0, in 32-bit protected
-//! mode without paging, and halts.
+//! How fast this host's KVM runs a guest's kernel, and what an exit costs: a tiny guest counts in ring 0, in
+//! 32-bit protected mode without paging, and halts; then it writes to a port as often.
 //!
 //! A hardware KVM does more than 100 million instructions a second even when it is nested; one that
 //! emulates ring 0 does a few million.
@@ -13,8 +13,13 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use super::report::ProbeError;
 
-/// `dec ecx; jnz -3; hlt`
-const GUEST: [u8; 4] = [0x49, 0x75, 0xfd, 0xf4];
+/// `dec ecx; jnz -3; hlt`, then `out 0x80, al; dec ecx; jnz -5; hlt`
+const GUEST: [u8; 10] = [0x49, 0x75, 0xfd, 0xf4, 0xe6, 0x80, 0x49, 0x75, 0xfb, 0xf4];
+/// Where the second part begins.
+const EXITS: u64 = 4;
+/// Exits of a round, and rounds, of which the fastest counts.
+const EXITS_A_ROUND: u32 = 50;
+const EXIT_ROUNDS: usize = 5;
 /// Two instructions for each count of the loop.
 const INSTRUCTIONS_PER_COUNT: u64 = 2;
 /// Counts of the first round: a millisecond at the speed of an emulated ring 0.
@@ -37,6 +42,8 @@ const CR0_PROTECTED_MODE: u64 = 1;
 pub struct Ring0Speed {
     /// Instructions that a guest's kernel runs in a second.
     pub instructions_per_second: u64,
+    /// What a write to a port costs, from the guest's kernel to this process and back.
+    pub exit_nanoseconds: u64,
 }
 
 impl Ring0Speed {
@@ -74,9 +81,12 @@ pub(super) fn measure(kvm: &Kvm) -> Result<Ring0Speed, ProbeError> {
     let end = Instant::now() + PATIENCE;
     let mut counts = FIRST_COUNTS;
     loop {
-        let elapsed = run(&mut vcpu, counts)?;
+        let elapsed = run(&mut vcpu, 0, counts)?;
         if elapsed >= ROUND || counts == MOST_COUNTS || Instant::now() >= end {
-            return Ok(speed(counts, elapsed));
+            return Ok(Ring0Speed {
+                instructions_per_second: speed(counts, elapsed),
+                exit_nanoseconds: exit_nanoseconds(&mut vcpu)?,
+            });
         }
         // Twice what the round should need, so that the fixed cost of an entry matters less.
         let factor = 2 * ROUND.as_nanos() / elapsed.as_nanos().max(1);
@@ -85,18 +95,27 @@ pub(super) fn measure(kvm: &Kvm) -> Result<Ring0Speed, ProbeError> {
     }
 }
 
-fn speed(counts: u32, elapsed: Duration) -> Ring0Speed {
+/// Instructions a second.
+fn speed(counts: u32, elapsed: Duration) -> u64 {
     let instructions = u128::from(counts) * u128::from(INSTRUCTIONS_PER_COUNT);
     let per_second = instructions * 1_000_000_000 / elapsed.as_nanos().max(1);
-    Ring0Speed {
-        instructions_per_second: u64::try_from(per_second).unwrap_or(u64::MAX),
-    }
+    u64::try_from(per_second).unwrap_or(u64::MAX)
 }
 
-/// One round: counts down from `counts` and halts.
-fn run(vcpu: &mut VcpuFd, counts: u32) -> Result<Duration, ProbeError> {
+/// What an exit costs when nothing else wants the processor.
+fn exit_nanoseconds(vcpu: &mut VcpuFd) -> Result<u64, ProbeError> {
+    let mut fastest = Duration::MAX;
+    for _ in 0..EXIT_ROUNDS {
+        fastest = fastest.min(run(vcpu, EXITS, EXITS_A_ROUND)?);
+    }
+    let nanoseconds = fastest.as_nanos() / u128::from(EXITS_A_ROUND);
+    Ok(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+}
+
+/// One round: from `rip` on, counts down from `counts` and halts.
+fn run(vcpu: &mut VcpuFd, rip: u64, counts: u32) -> Result<Duration, ProbeError> {
     vcpu.set_regs(&kvm_regs {
-        rip: 0,
+        rip,
         rcx: counts.into(),
         rflags: 2,
         ..kvm_regs::default()
@@ -105,6 +124,7 @@ fn run(vcpu: &mut VcpuFd, counts: u32) -> Result<Duration, ProbeError> {
     loop {
         match vcpu.run() {
             Ok(VcpuExit::Hlt) => return Ok(begin.elapsed()),
+            Ok(VcpuExit::IoOut(..)) => {}
             Ok(exit) => return Err(ProbeError::Exit(format!("{exit:?}"))),
             Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => {}
             Err(error) => return Err(error.into()),
@@ -143,14 +163,15 @@ mod tests {
 
     #[test]
     fn speed_is_instructions_over_time() {
-        let measured = speed(1_000_000, Duration::from_millis(1));
-        assert_eq!(measured.instructions_per_second, 2_000_000_000);
-        assert!(!measured.is_emulated());
-        assert!(speed(1000, Duration::from_millis(1)).is_emulated());
-        assert_eq!(
-            speed(u32::MAX, Duration::ZERO).instructions_per_second,
-            8_589_934_590_000_000_000
-        );
+        assert_eq!(speed(1_000_000, Duration::from_millis(1)), 2_000_000_000);
+        assert_eq!(speed(u32::MAX, Duration::ZERO), 8_589_934_590_000_000_000);
+        for (instructions_per_second, expected) in [(2_000_000_000, false), (2_000_000, true)] {
+            let measured = Ring0Speed {
+                instructions_per_second,
+                exit_nanoseconds: 1000,
+            };
+            assert_eq!(measured.is_emulated(), expected);
+        }
     }
 
     #[test]
@@ -162,6 +183,7 @@ mod tests {
         let begin = Instant::now();
         let measured = measure(&kvm).unwrap();
         assert!(measured.instructions_per_second > 10_000, "{measured:?}");
+        assert!(measured.exit_nanoseconds > 100, "{measured:?}");
         assert!(begin.elapsed() < Duration::from_secs(5));
     }
 }
