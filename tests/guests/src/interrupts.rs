@@ -24,6 +24,8 @@ static FLAGS: [AtomicU8; 256] = [const { AtomicU8::new(0) }; 256];
 static FAULT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 /// Where the next fault goes on, 0 for the panic.
 static FAULT_RESUMES_AT: AtomicU64 = AtomicU64::new(0);
+/// Whether a fault of ring 0 goes on at ring 0.
+static FAULT_STAYS_AT_ITS_RING: AtomicU8 = AtomicU8::new(0);
 
 global_asm!(
     r#"
@@ -84,6 +86,9 @@ vector_common:
     lea fault_panics(%rip), %rax
 4:  movq $0, {resumes_at}
     mov %rax, 32(%rsp)
+    andl $~0x100, 48(%rsp)      # a single step is over
+    cmpb $0, {stays}
+    jne 2b
     cmpq ${kernel_code}, 40(%rsp)
     jne 2b
     movq ${user_code}, 40(%rsp) # a fault of ring 0 goes on in ring 3 on the stack that is there
@@ -103,6 +108,7 @@ fault_panics:
     flags = sym FLAGS,
     fault = sym FAULT,
     resumes_at = sym FAULT_RESUMES_AT,
+    stays = sym FAULT_STAYS_AT_ITS_RING,
     panics = sym fault_panics,
     kernel_code = const KERNEL_CODE,
     user_code = const USER_CODE,
@@ -203,6 +209,19 @@ pub fn catch_read(address: u64) -> Option<Fault> {
     (count(14) + count(13) != before).then(last_fault)
 }
 
+/// Has the next fault go on at `address`, with the stack as it is and at the ring that it came from.
+pub fn resume_fault_at(address: u64) {
+    FAULT_STAYS_AT_ITS_RING.store(1, Ordering::Release);
+    FAULT_RESUMES_AT.store(address, Ordering::Release);
+}
+
+/// The fault since [`resume_fault_at`], if there was one; the next one is unexpected again.
+pub fn take_fault() -> Option<Fault> {
+    FAULT_STAYS_AT_ITS_RING.store(0, Ordering::Release);
+    (FAULT_RESUMES_AT.swap(0, Ordering::AcqRel) == 0).then(last_fault)
+}
+
+/// The last fault that was caught.
 fn last_fault() -> Fault {
     let [vector, error_code, instruction, address] =
         [0, 1, 2, 3].map(|index: usize| FAULT[index].load(Ordering::Acquire));

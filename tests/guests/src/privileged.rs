@@ -21,6 +21,7 @@ const HALT_FOR_EVER: u64 = 6;
 const CPUID: u64 = 7;
 const INTERRUPTS_ON: u64 = 8;
 const INTERRUPTS_OFF: u64 = 9;
+const CALL: u64 = 10;
 
 global_asm!(
     r#"
@@ -36,6 +37,8 @@ invalid_opcode_entry:
     je 21f
     cmp ${interrupts_off}, %eax
     je 22f
+    cmp ${call}, %eax
+    je 29f
     push %rcx
     push %rdx
     mov %edi, %ecx
@@ -90,6 +93,19 @@ invalid_opcode_entry:
     pushq $0
     lidt (%rsp)
     ud2
+29: push %rbx                   # on the caller's stack, below its red zone
+    mov %rsp, %rbx
+    mov 32(%rsp), %rsp
+    sub $128, %rsp
+    and $-16, %rsp
+    mov %rdi, %rax
+    mov %rsi, %rdi
+    xor %r11d, %r11d            # an invalid opcode of its own is no call
+    cld
+    call *%rax
+    mov %rbx, %rsp
+    pop %rbx
+    iretq
 31: pop %rdx
     pop %rcx
     iretq
@@ -104,6 +120,7 @@ invalid_opcode_entry:
     cpuid = const CPUID,
     interrupts_on = const INTERRUPTS_ON,
     interrupts_off = const INTERRUPTS_OFF,
+    call = const CALL,
     options(att_syntax)
 );
 
@@ -176,4 +193,15 @@ pub fn interrupts_on() {
 /// Turns interrupts off.
 pub fn interrupts_off() {
     call(INTERRUPTS_OFF, 0, 0);
+}
+
+/// Runs `function` at ring 0, with interrupts off, on the stack that is there.
+pub fn at_ring_0(function: extern "C" fn(u64) -> u64, argument: u64) -> u64 {
+    let result;
+    // SAFETY: the handler calls the function as the ABI wants it, which clobbers what is said here.
+    unsafe {
+        asm!("ud2", inout("rax") CALL => result, inout("rdi") function as usize as u64 => _,
+            inout("rsi") argument => _, inout("r11") u64::from(MAGIC) => _, clobber_abi("C"));
+    }
+    result
 }

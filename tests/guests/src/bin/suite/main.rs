@@ -9,6 +9,7 @@ mod boot;
 mod exits;
 mod hostile;
 mod interrupts;
+mod ring_0;
 mod rtc;
 mod serial;
 mod smp;
@@ -27,6 +28,7 @@ const TESTS: &[&[(&str, Test)]] = &[
     exits::TESTS,
     hostile::TESTS,
     interrupts::TESTS,
+    ring_0::TESTS,
     rtc::TESTS,
     serial::TESTS,
     smp::TESTS,
