@@ -20,7 +20,7 @@ use crate::statistics::Samples;
 /// Target: time of an exit to that of the bare loop.
 const TO_BARE: f64 = 1.05;
 /// Exits of one round: few, so that a round is over before the rest of the host changes much.
-const COUNT: u64 = 500;
+pub(crate) const COUNT: u64 = 500;
 /// Ports of the serial port, its line status register, and what that says of an empty transmitter.
 const COM1: u16 = 0x3f8;
 const COM1_LAST: u16 = COM1 + 7;
@@ -73,7 +73,7 @@ pub(crate) fn measure(programs: &Programs, rounds: usize) -> Result<(), Failure>
 }
 
 /// From the guest's `… cycles for … exits`.
-fn cycles_per_exit(output: &str) -> Result<f64, Failure> {
+pub(crate) fn cycles_per_exit(output: &str) -> Result<f64, Failure> {
     let cycles = output
         .lines()
         .find_map(|line| {
@@ -86,7 +86,7 @@ fn cycles_per_exit(output: &str) -> Result<f64, Failure> {
     Ok(cycles / COUNT as f64)
 }
 
-fn run_bare(guest: &[u8], command_line: &str) -> Result<String, Failure> {
+pub(crate) fn run_bare(guest: &[u8], command_line: &str) -> Result<String, Failure> {
     let memory_bytes = usize::try_from(MEMORY_MIB << 20)?;
     let mut machine = BareMachine::new(guest, command_line, memory_bytes)?;
     let mut output = Vec::new();
@@ -106,7 +106,7 @@ fn run_bare(guest: &[u8], command_line: &str) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&output).into_owned())
 }
 
-fn run_cuddy(programs: &Programs, command_line: &str) -> Result<String, Failure> {
+pub(crate) fn run_cuddy(programs: &Programs, command_line: &str) -> Result<String, Failure> {
     let output = SharedBuffer::default();
     let config = MachineConfig {
         kernel: Some(programs.suite.clone()),

@@ -9,6 +9,7 @@
 
 pub mod bare_machine;
 mod boot;
+mod completions;
 mod contenders;
 mod exits;
 mod launch;
@@ -47,6 +48,8 @@ enum Section {
     Start,
     /// Accesses of the guest to ports and registers.
     Exits,
+    /// Instructions that KVM does not emulate.
+    Completions,
     /// Memory of the process beyond its guest's.
     Memory,
     /// System calls until the guest's first byte.
@@ -92,6 +95,9 @@ pub fn run(arguments: &Arguments, own: &OwnPrograms) -> Result<(), Failure> {
     }
     if wanted(Section::Exits) {
         exits::measure(&programs, rounds.exits)?;
+    }
+    if wanted(Section::Completions) {
+        completions::measure(&programs, rounds.exits)?;
     }
     if wanted(Section::Memory) {
         memory::measure(&programs, rounds.memory)?;
