@@ -10,6 +10,18 @@ pub mod msr {
     pub const TSC: u32 = 0x10;
     /// Supervisor state components that XSAVES saves.
     pub const XSS: u32 = 0xda0;
+    /// Control-flow enforcement of user mode.
+    pub const U_CET: u32 = 0x6a0;
+    /// Shadow-stack pointer of level 0.
+    pub const PL0_SSP: u32 = 0x6a4;
+    /// Shadow-stack pointer of level 1.
+    pub const PL1_SSP: u32 = 0x6a5;
+    /// Shadow-stack pointer of level 2.
+    pub const PL2_SSP: u32 = 0x6a6;
+    /// Shadow-stack pointer of level 3.
+    pub const PL3_SSP: u32 = 0x6a7;
+    /// Rights by protection key to supervisor pages.
+    pub const PKRS: u32 = 0x6e1;
     /// Base of GS while user code has its own.
     pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
     /// What RDTSCP and RDPID give.
@@ -34,6 +46,7 @@ pub mod bits {
     pub const CR4_SMEP: u64 = 1 << 20;
     pub const CR4_SMAP: u64 = 1 << 21;
     pub const CR4_PKE: u64 = 1 << 22;
+    pub const CR4_PKS: u64 = 1 << 24;
     pub const CR4_TSD: u64 = 1 << 2;
     pub const EFER_LMA: u64 = 1 << 10;
     pub const EFER_NXE: u64 = 1 << 11;
@@ -45,6 +58,7 @@ pub mod bits {
     pub const SF: u64 = 1 << 7;
     pub const TF: u64 = 1 << 8;
     pub const OF: u64 = 1 << 11;
+    pub const IOPL: u64 = 3 << 12;
     pub const RF: u64 = 1 << 16;
     pub const VM: u64 = 1 << 17;
     pub const AC: u64 = 1 << 18;
@@ -252,6 +266,12 @@ pub trait Cpu {
 
     /// 64 random bits for RDRAND and RDSEED; none when the host has none now.
     fn random(&mut self) -> Option<u64>;
+
+    /// Base and limit of the interrupt descriptor table, if the caller can inject software interrupts
+    /// ([`Exception::software`](crate::Exception)). Without it INT n is unknown.
+    fn interrupt_table(&mut self) -> Result<Option<(u64, u16)>, CpuError> {
+        Ok(None)
+    }
 
     /// Width of guest-physical addresses (CPUID 0x8000_0008, EAX bits 7:0).
     fn physical_address_bits(&self) -> u8;

@@ -34,12 +34,15 @@ pub mod vector {
 /// An exception for the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exception {
-    /// Its vector, 0 to 31.
+    /// Its vector: 0 to 31, or any if it is a software interrupt.
     pub vector: u8,
     /// The error code that is pushed, if the vector has one.
     pub error_code: Option<u32>,
     /// What CR2 becomes: the linear address of a page fault.
     pub cr2: Option<u64>,
+    /// Whether it is a software interrupt, INT n: delivered as such, with the instruction pointer behind the
+    /// instruction, without an error code and without a check of the gate's privilege level, which is done.
+    pub software: bool,
 }
 
 impl Exception {
@@ -49,7 +52,15 @@ impl Exception {
             vector,
             error_code: None,
             cr2: None,
+            software: false,
         }
+    }
+
+    /// INT `number`.
+    pub const fn software_interrupt(number: u8) -> Self {
+        let mut interrupt = Self::new(number);
+        interrupt.software = true;
+        interrupt
     }
 
     /// One with an error code.
@@ -58,6 +69,7 @@ impl Exception {
             vector,
             error_code: Some(code),
             cr2: None,
+            software: false,
         }
     }
 
@@ -87,6 +99,7 @@ impl Exception {
             vector: vector::PAGE_FAULT,
             error_code: Some(code),
             cr2: Some(address),
+            software: false,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use iced_x86::{FastFormatter, Instruction, Mnemonic};
 
-use crate::cpu::{Cpu, CpuError, Registers, SystemRegisters, bits};
+use crate::cpu::{Cpu, CpuError, Registers, SystemRegisters, bits, msr};
 use crate::exception::{Exception, Step, Stop};
 use crate::feature::Feature;
 use crate::fetch::{Fetched, fetch};
@@ -11,7 +11,7 @@ use crate::instructions;
 use crate::memory::GuestMemory;
 use crate::outcome::{Completed, Hint, Outcome, UnknownInstruction};
 use crate::paging::Paging;
-use crate::word::{at, length};
+use crate::word::{at, length, low_32};
 use crate::xsave_layout::component;
 
 /// What an instruction works on.
@@ -52,11 +52,16 @@ pub fn complete(
             pkru(cpu, area)
         }
     };
+    let pkrs = match system.cr4 & bits::CR4_PKS {
+        0 => 0,
+        _ => low_32(cpu.msr(msr::PKRS)?),
+    };
     let paging = Paging {
         system,
         rflags: registers.rflags,
         user: system.privilege_level(registers.rflags) == 3,
         pkru,
+        pkrs,
         physical_bits: cpu.physical_address_bits().into(),
     };
     let fetched = match fetch(memory, &paging, &registers, bytes) {
@@ -122,6 +127,7 @@ impl Execution<'_> {
                 | Mnemonic::Prefetch
                 | Mnemonic::Prefetchw
                 | Mnemonic::Pause
+                | Mnemonic::Cldemote
         );
         let missing = |feature: Feature| !self.cpu.has(feature);
         let is_missing = !never_missing
@@ -168,7 +174,11 @@ impl Execution<'_> {
                 FastFormatter::new().format(&self.instruction, &mut disassembly);
                 Ok(Outcome::Unknown(UnknownInstruction {
                     rip: before,
-                    bytes: fetched.bytes,
+                    bytes: fetched
+                        .bytes
+                        .get(..fetched.count)
+                        .unwrap_or_default()
+                        .to_vec(),
                     disassembly,
                 }))
             }

@@ -99,12 +99,20 @@ features! {
     Avx512bw AVX512BW 7 0 Ebx 30 "AVX-512 bytes and words.";
     Avx512vl AVX512VL 7 0 Ebx 31 "AVX-512 vector lengths.";
     Pku PKU 7 0 Ecx 3 "Protection keys, RDPKRU, WRPKRU.";
+    Waitpkg WAITPKG 7 0 Ecx 5 "UMONITOR, UMWAIT, TPAUSE.";
+    Vaes VAES 7 0 Ecx 9 "AES-NI on wide vectors.";
+    Vpclmulqdq VPCLMULQDQ 7 0 Ecx 10 "PCLMULQDQ on wide vectors.";
     Rdpid RDPID 7 0 Ecx 22 "RDPID.";
     Movdiri MOVDIRI 7 0 Ecx 27 "MOVDIRI.";
     Movdir64b MOVDIR64B 7 0 Ecx 28 "MOVDIR64B.";
+    Enqcmd ENQCMD 7 0 Ecx 29 "ENQCMD and ENQCMDS.";
+    Serialize SERIALIZE 7 0 Edx 14 "SERIALIZE.";
     Xsaveopt XSAVEOPT 0xd 1 Eax 0 "XSAVEOPT.";
     Xsavec XSAVEC 0xd 1 Eax 1 "XSAVEC and the compacted form of XRSTOR.";
     Xsaves XSAVES 0xd 1 Eax 3 "XSAVES and XRSTORS.";
     Lzcnt LZCNT 0x8000_0001 0 Ecx 5 "LZCNT.";
+    Monitorx MONITORX 0x8000_0001 0 Ecx 29 "MONITORX and MWAITX.";
     Rdtscp RDTSCP 0x8000_0001 0 Edx 27 "RDTSCP.";
+    Clzero CLZERO 0x8000_0008 0 Ebx 0 "CLZERO.";
+    Ptwrite PTWRITE 0x14 0 Ebx 4 "PTWRITE.";
 }

@@ -7,7 +7,7 @@ use crate::exception::{Exception, Step, Stop};
 use crate::memory::{self, GuestMemory};
 use crate::paging::{Access, PAGE_BYTES, Paging};
 use crate::segmentation::linear_address;
-use crate::word::{index, length};
+use crate::word::{at, index, length};
 
 /// The longest instruction (Intel SDM volume 2, 2.3.11).
 pub const INSTRUCTION_BYTES_MAX: usize = 15;
@@ -18,7 +18,9 @@ pub struct Fetched {
     /// Decoded; invalid when there is no such instruction.
     pub instruction: Instruction,
     /// As many bytes as it has, or all that were there when it is invalid.
-    pub bytes: Vec<u8>,
+    pub bytes: [u8; INSTRUCTION_BYTES_MAX],
+    /// How many there are.
+    pub count: usize,
 }
 
 /// Decodes the instruction at the instruction pointer: from `given`, if that is enough, else from memory.
@@ -33,18 +35,18 @@ pub fn fetch(
     if let Some(fetched) = decode(system, registers.rip, given) {
         return Ok(fetched);
     }
-    let mut bytes = Vec::with_capacity(INSTRUCTION_BYTES_MAX);
-    while bytes.len() < INSTRUCTION_BYTES_MAX {
-        let mut offset = registers.rip.wrapping_add(length(bytes.len()));
+    let mut bytes = [0; INSTRUCTION_BYTES_MAX];
+    let mut count = 0;
+    while count < INSTRUCTION_BYTES_MAX {
+        let mut offset = registers.rip.wrapping_add(length(count));
         if !system.is_64_bit() {
             offset &= 0xffff_ffff;
         }
         let linear = linear_address(system, SegmentName::Cs, offset, 1, Access::Fetch)?;
         let physical = paging.translate(memory, linear, Access::Fetch, false)?;
         let in_page = index(PAGE_BYTES.wrapping_sub(physical & PAGE_BYTES.wrapping_sub(1)));
-        let mut piece = [0; INSTRUCTION_BYTES_MAX];
-        let left = INSTRUCTION_BYTES_MAX.saturating_sub(bytes.len());
-        let Some(piece) = piece.get_mut(..in_page.min(left)) else {
+        let end = count.saturating_add(in_page).min(INSTRUCTION_BYTES_MAX);
+        let Some(piece) = bytes.get_mut(count..end) else {
             return Err(Stop::Unknown);
         };
         if memory.ram(physical, piece.len()).is_none() {
@@ -52,8 +54,9 @@ pub fn fetch(
             return Err(Stop::Unknown);
         }
         memory::read(memory, physical, piece);
-        bytes.extend_from_slice(piece);
-        if let Some(fetched) = decode(system, registers.rip, &bytes) {
+        count = end;
+        let so_far = bytes.get(..count).unwrap_or_default();
+        if let Some(fetched) = decode(system, registers.rip, so_far) {
             return Ok(fetched);
         }
     }
@@ -68,12 +71,13 @@ fn decode(system: &SystemRegisters, rip: u64, bytes: &[u8]) -> Option<Fetched> {
     if instruction.is_invalid() && decoder.last_error() != DecoderError::InvalidInstruction {
         return None;
     }
-    let bytes = match instruction.is_invalid() {
-        true => bytes,
-        false => bytes.get(..instruction.len()).unwrap_or(bytes),
+    let count = match instruction.is_invalid() {
+        true => bytes.len(),
+        false => instruction.len(),
     };
     Some(Fetched {
         instruction,
-        bytes: bytes.to_vec(),
+        bytes: at(bytes, 0),
+        count: count.min(bytes.len()),
     })
 }

@@ -1,31 +1,50 @@
 //! What each instruction does.
 //!
-//! - [`interrupt`]: INT3, INTO, UD0 to UD2
+//! - [`interrupt`]: INT n, INT3, INTO, UD0 to UD2
+//! - [`integer`]: arithmetic and logic, XADD, CMPXCHG
+//! - [`bits`]: BT and its family, scans, shifts and rotations
+//! - [`data_move`]: MOV and its kind, XCHG, CMOVcc, SETcc, BSWAP, XLAT, LAHF, SAHF, direct stores
 //! - [`exchange`]: CMPXCHG8B, CMPXCHG16B
 //! - [`bit_manipulation`]: POPCNT, LZCNT, TZCNT, BMI1, BMI2
 //! - [`arithmetic`]: ADCX, ADOX, CRC32, MOVBE, RDRAND, RDSEED
 //! - [`system`]: flags, time, XCR0, segment bases, caches, waiting
 //! - [`descriptor`]: LAR, LSL, VERR, VERW
 //! - [`vector_state`]: the floating-point and vector registers in the XSAVE area
-//! - [`fxsave`], [`xsave`]: that area to and from guest memory
+//! - [`fxsave`], [`xsave`], [`supervisor_state`]: that area to and from guest memory
 //! - [`vector_move`]: loads and stores of vector registers
-//! - [`vector_integer`]: arithmetic on whole numbers in them
+//! - [`vector_mask`], [`opmask`]: AVX-512 masks and their registers
+//! - [`mmx`]: MMX registers
+//! - [`vector_integer`], [`vector_table`], [`lane`]: arithmetic on whole numbers in vectors
+//! - [`cipher`], [`secure_hash`]: AES-NI, PCLMULQDQ, SHA
+//! - [`vector_permute`]: across lanes, extensions, single elements
 
 mod arithmetic;
 mod bit_manipulation;
+mod bits;
+mod cipher;
+mod data_move;
 mod descriptor;
 mod exchange;
 mod fxsave;
+mod integer;
 mod interrupt;
+mod lane;
+mod mmx;
+mod opmask;
+mod secure_hash;
+mod supervisor_state;
 mod system;
 mod vector_integer;
+mod vector_mask;
 mod vector_move;
+mod vector_permute;
 mod vector_state;
+mod vector_table;
 mod xsave;
 
 use iced_x86::Mnemonic as M;
 
-use crate::exception::Step;
+use crate::exception::{Step, Stop};
 use crate::execution::Execution;
 
 /// Carries the instruction out.
@@ -61,6 +80,7 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
         | M::Vstmxcsr
         | M::Fninit
         | M::Fnstcw
+        | M::Fldcw
         | M::Fnstsw
         | M::Wait
         | M::Fnclex
@@ -78,7 +98,17 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
         | M::Xrstors
         | M::Xrstors64 => xsave::execute(x),
         _ if system::execute(x)? => Ok(()),
+        _ if integer::execute(x)? => Ok(()),
+        _ if bits::execute(x)? => Ok(()),
+        _ if data_move::execute(x)? => Ok(()),
+        _ if mmx::execute(x)? => Ok(()),
         _ if vector_move::execute(x)? => Ok(()),
-        _ => vector_integer::execute(x),
+        _ if vector_integer::execute(x)? => Ok(()),
+        _ if vector_permute::execute(x)? => Ok(()),
+        _ if opmask::execute(x)? => Ok(()),
+        _ => Err(Stop::Unknown),
     }
 }
+
+#[cfg(test)]
+mod tests;

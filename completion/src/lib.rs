@@ -26,11 +26,13 @@
     )
 )]
 
+mod atomic;
 mod cpu;
 mod exception;
 mod execution;
 mod feature;
 mod fetch;
+mod flags;
 mod instructions;
 mod memory;
 mod operand;

@@ -8,6 +8,7 @@
     reason = "guest memory is shared with code that the compiler does not see"
 )]
 
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -38,6 +39,71 @@ pub unsafe trait GuestMemory {
 
     /// Writes to an address that is not RAM: 1 to 8 bytes.
     fn mmio_write(&mut self, address: u64, data: &[u8]);
+}
+
+/// A part of an access that is in one page.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Piece {
+    /// Guest-physical address.
+    pub physical: u64,
+    /// How many bytes.
+    pub bytes: usize,
+}
+
+/// The pages that an access can touch: the longest is that of an XSAVE area, of less than 12 KiB.
+const PIECES_MAX: usize = 4;
+
+/// All parts of an access.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pieces {
+    pieces: [Piece; PIECES_MAX],
+    count: usize,
+}
+
+impl Pieces {
+    /// Adds a part; none when it is one too many.
+    pub fn push(&mut self, piece: Piece) -> Option<()> {
+        *self.pieces.get_mut(self.count)? = piece;
+        self.count = self.count.saturating_add(1);
+        Some(())
+    }
+
+    /// Takes all parts away.
+    pub const fn clear(&mut self) {
+        self.count = 0;
+    }
+}
+
+impl Deref for Pieces {
+    type Target = [Piece];
+
+    fn deref(&self) -> &[Piece] {
+        self.pieces.get(..self.count).unwrap_or_default()
+    }
+}
+
+/// Reads translated memory.
+pub fn read_pieces(memory: &mut dyn GuestMemory, pieces: &[Piece], data: &mut [u8]) {
+    let mut rest = data;
+    for piece in pieces {
+        let (now, later) = rest.split_at_mut(piece.bytes.min(rest.len()));
+        read(memory, piece.physical, now);
+        rest = later;
+    }
+}
+
+/// Writes `data` from byte `offset` of translated memory.
+pub fn write_pieces(memory: &mut dyn GuestMemory, pieces: &[Piece], offset: usize, data: &[u8]) {
+    let (mut skipped, mut rest) = (offset, data);
+    for piece in pieces {
+        let here = skipped.min(piece.bytes);
+        skipped = skipped.saturating_sub(here);
+        let (now, later) = rest.split_at(piece.bytes.saturating_sub(here).min(rest.len()));
+        if !now.is_empty() {
+            write(memory, piece.physical.wrapping_add(length(here)), now);
+        }
+        rest = later;
+    }
 }
 
 /// The widest access that a bus takes.

@@ -2,22 +2,14 @@
 
 use iced_x86::{OpKind, Register};
 
+use crate::atomic;
 use crate::cpu::{SegmentName, bits};
 use crate::exception::{Exception, Step, Stop, vector};
 use crate::execution::Execution;
-use crate::memory;
+use crate::memory::{self, Piece, Pieces};
 use crate::paging::{Access, PAGE_BYTES};
 use crate::segmentation::linear_address;
 use crate::word::{from_le, index, length, mask};
-
-/// A part of an access that is in one page.
-#[derive(Debug, Clone, Copy)]
-pub struct Piece {
-    /// Guest-physical address.
-    pub physical: u64,
-    /// How many bytes.
-    pub bytes: usize,
-}
 
 impl Execution<'_> {
     /// Whether operand `number` is in memory.
@@ -44,7 +36,18 @@ impl Execution<'_> {
 
     /// The linear address of memory operand `number`, of which `bytes` are accessed.
     pub fn linear(&self, number: u32, bytes: usize, access: Access) -> Step<u64> {
-        let offset = self
+        self.linear_beyond(number, 0, bytes, access)
+    }
+
+    /// As [`Execution::linear`], `beyond` bytes behind where the operand says, or before it.
+    pub fn linear_beyond(
+        &self,
+        number: u32,
+        beyond: i64,
+        bytes: usize,
+        access: Access,
+    ) -> Step<u64> {
+        let mut offset = self
             .instruction
             .virtual_address(number, 0, |register, _, _| {
                 Some(match register.is_segment_register() {
@@ -53,6 +56,9 @@ impl Execution<'_> {
                 })
             })
             .ok_or(Stop::Unknown)?;
+        if beyond != 0 {
+            offset = offset.wrapping_add_signed(beyond) & self.address_mask(number);
+        }
         let segment = match self.instruction.op_kind(number) {
             OpKind::MemoryESDI | OpKind::MemoryESEDI | OpKind::MemoryESRDI => Register::ES,
             _ => self.instruction.memory_segment(),
@@ -68,9 +74,30 @@ impl Execution<'_> {
         Ok(linear_address(&self.system, name, offset, bytes, access)?)
     }
 
+    /// The bits that the address of memory operand `number` has in its segment.
+    fn address_mask(&self, number: u32) -> u64 {
+        let register = match (
+            self.instruction.memory_base(),
+            self.instruction.memory_index(),
+        ) {
+            (Register::None, index) => index,
+            (base, _) => base,
+        };
+        match (register.size(), self.instruction.op_kind(number)) {
+            (bytes @ (2 | 4), OpKind::Memory) => mask(bytes),
+            // Without a register the displacement tells.
+            (0, OpKind::Memory) => match self.instruction.memory_displ_size() {
+                2 => mask(2),
+                4 => mask(4),
+                _ => u64::MAX,
+            },
+            _ => u64::MAX,
+        }
+    }
+
     /// Where `bytes` at `linear` are, page by page; all of them may be accessed.
-    pub fn translate(&self, linear: u64, bytes: usize, access: Access) -> Step<Vec<Piece>> {
-        let mut pieces = Vec::with_capacity(2);
+    pub fn translate(&self, linear: u64, bytes: usize, access: Access) -> Step<Pieces> {
+        let mut pieces = Pieces::default();
         // Dirty bits come when it is known that nothing faults.
         for dirty in [false, true] {
             if dirty && access != Access::Write {
@@ -88,7 +115,7 @@ impl Execution<'_> {
                     physical: self.paging.translate(self.memory, address, access, dirty)?,
                     bytes: in_page.min(bytes.saturating_sub(done)),
                 };
-                pieces.push(piece);
+                pieces.push(piece).ok_or(Stop::Unknown)?;
                 done = done.saturating_add(piece.bytes);
             }
         }
@@ -113,36 +140,17 @@ impl Execution<'_> {
 
     /// Reads translated memory.
     pub fn load_pieces(&mut self, pieces: &[Piece], data: &mut [u8]) {
-        let mut rest = data;
-        for piece in pieces {
-            let (now, later) = rest.split_at_mut(piece.bytes.min(rest.len()));
-            memory::read(self.memory, piece.physical, now);
-            rest = later;
-        }
+        memory::read_pieces(self.memory, pieces, data);
     }
 
     /// Writes `data` from byte `offset` of translated memory.
     pub fn store_within(&mut self, pieces: &[Piece], offset: usize, data: &[u8]) {
-        let (mut skipped, mut rest) = (offset, data);
-        for piece in pieces {
-            let here = skipped.min(piece.bytes);
-            skipped = skipped.saturating_sub(here);
-            let (now, later) = rest.split_at(piece.bytes.saturating_sub(here).min(rest.len()));
-            if !now.is_empty() {
-                memory::write(self.memory, piece.physical.wrapping_add(length(here)), now);
-            }
-            rest = later;
-        }
+        memory::write_pieces(self.memory, pieces, offset, data);
     }
 
     /// Writes translated memory.
     pub fn store_pieces(&mut self, pieces: &[Piece], data: &[u8]) {
-        let mut rest = data;
-        for piece in pieces {
-            let (now, later) = rest.split_at(piece.bytes.min(rest.len()));
-            memory::write(self.memory, piece.physical, now);
-            rest = later;
-        }
+        memory::write_pieces(self.memory, pieces, 0, data);
     }
 
     /// #AC where user code asked for it (Intel SDM volume 3, 7.15). Wider operands have rules of their own.
@@ -195,6 +203,32 @@ impl Execution<'_> {
         let data = data.get(..bytes).ok_or(Stop::Unknown)?;
         let linear = self.linear(number, bytes, Access::Write)?;
         self.store(linear, data)
+    }
+
+    /// Replaces the integer operand `number` by what `change` makes of it, and gives what it was. In RAM that
+    /// is one atomic step, so `change` may be asked more than once.
+    pub fn update(&mut self, number: u32, change: impl Fn(u64) -> u64) -> Step<u64> {
+        self.update_beyond(number, 0, change)
+    }
+
+    /// As [`Execution::update`], `beyond` bytes behind where a memory operand is, or before it.
+    pub fn update_beyond(
+        &mut self,
+        number: u32,
+        beyond: i64,
+        change: impl Fn(u64) -> u64,
+    ) -> Step<u64> {
+        if self.instruction.op_kind(number) == OpKind::Register {
+            let register = self.instruction.op_register(number);
+            let found = self.register(register);
+            self.set_register(register, change(found));
+            return Ok(found);
+        }
+        let bytes = self.operand_bytes(number);
+        let linear = self.linear_beyond(number, beyond, bytes, Access::Write)?;
+        self.check_alignment(linear, bytes)?;
+        let pieces = self.translate(linear, bytes, Access::Write)?;
+        Ok(atomic::update(self.memory, &pieces, bytes, change))
     }
 
     /// A general register of any width, as an unsigned number.

@@ -1,8 +1,8 @@
 //! From linear to guest-physical addresses: the walk through page tables (Intel SDM volume 3, chapter 5).
 //!
 //! All four ways of paging: 32-bit, PAE, 4-level and 5-level. A walk checks rights and sets accessed
-//! bits; dirty bits are set by a second walk, when the whole of a write is known to be allowed. Keys for
-//! supervisor pages (CR4.PKS) and shadow stacks are not known.
+//! bits; dirty bits are set by a second walk, when the whole of a write is known to be allowed. Shadow stacks
+//! are not known.
 
 use crate::cpu::{SystemRegisters, bits};
 use crate::exception::Exception;
@@ -62,6 +62,8 @@ pub struct Paging {
     pub user: bool,
     /// Protection-key rights; 0 when CR4.PKE is clear.
     pub pkru: u32,
+    /// The same for supervisor pages; 0 when CR4.PKS is clear.
+    pub pkrs: u32,
     /// Width of physical addresses.
     pub physical_bits: u32,
 }
@@ -316,9 +318,14 @@ impl Paging {
         {
             return Some(0);
         }
-        if long && user_page && system.cr4 & bits::CR4_PKE != 0 {
+        let (keyed, rights) = if user_page {
+            (bits::CR4_PKE, self.pkru)
+        } else {
+            (bits::CR4_PKS, self.pkrs)
+        };
+        if long && system.cr4 & keyed != 0 {
             let key = leaf >> 59 & 0xf;
-            let rights = (self.pkru as u64) >> (key.wrapping_mul(2));
+            let rights = (rights as u64) >> (key.wrapping_mul(2));
             let is_write = matches!(access, Access::Write);
             if rights & 1 != 0 || is_write && rights & 2 != 0 && protects_writes {
                 return Some(code::KEY);

@@ -1,6 +1,10 @@
 //! A vCPU and a memory for tests, and the same instructions on the processor that runs the tests.
 
+pub mod against_host;
+pub mod host;
 pub mod native;
+
+use std::collections::BTreeMap;
 
 use crate::cpu::{Cpu, CpuError, Registers, Segment, SystemRegisters, bits, msr};
 use crate::exception::Exception;
@@ -27,11 +31,13 @@ pub struct TestCpu {
     pub xss: u64,
     pub tsc_aux: u64,
     pub kernel_gs_base: u64,
+    pub msrs: BTreeMap<u32, u64>,
     pub area: Vec<u8>,
     pub layout: XsaveLayout,
     pub missing: Vec<Feature>,
     pub random: Option<u64>,
     pub flushes: u32,
+    pub interrupt_table: Option<(u64, u16)>,
 }
 
 impl TestCpu {
@@ -71,12 +77,87 @@ impl TestCpu {
             xss: 0,
             tsc_aux: 7,
             kernel_gs_base: 0,
+            msrs: BTreeMap::new(),
             area,
             layout,
             missing: Vec::new(),
             random: Some(0x1234_5678_9abc_def0),
             flushes: 0,
+            interrupt_table: None,
         }
+    }
+
+    /// With AVX-512, whether the host has it or not: the layout of Intel's processors.
+    pub fn with_avx512() -> Self {
+        let mut cpu = Self::new();
+        cpu.layout = XsaveLayout::from_cpuid(|subleaf| match subleaf {
+            0 => [0xe7, 0, 0, 0],
+            2 => [256, 576, 0, 0],
+            5 => [64, 1088, 0, 0],
+            6 => [512, 1152, 0, 0],
+            7 => [1024, 1664, 0, 0],
+            _ => [0; 4],
+        });
+        cpu.xcr0 = 0xe7;
+        cpu.area.resize(4096, 0);
+        cpu
+    }
+
+    /// Gives vector register `number` its 64 bytes.
+    pub fn set_vector(&mut self, number: usize, value: &[u8; 64]) {
+        use crate::word::put;
+        let layout = &self.layout;
+        if number >= 16 {
+            let offset = layout.component(7).offset_bytes + 64 * (number - 16);
+            put(&mut self.area, offset, value);
+        } else {
+            let (low, rest) = value.split_at(16);
+            let (middle, high) = rest.split_at(16);
+            let offsets = [2, 6].map(|number| layout.component(number).offset_bytes);
+            put(&mut self.area, 160 + 16 * number, low);
+            put(&mut self.area, offsets[0] + 16 * number, middle);
+            put(&mut self.area, offsets[1] + 32 * number, high);
+        }
+        put(&mut self.area, 512, &0xe7u64.to_le_bytes());
+    }
+
+    /// The 64 bytes of vector register `number`, all state components being in use.
+    pub fn vector(&self, number: usize) -> [u8; 64] {
+        use crate::word::{at, put};
+        let layout = &self.layout;
+        if number >= 16 {
+            return at(
+                &self.area,
+                layout.component(7).offset_bytes + 64 * (number - 16),
+            );
+        }
+        let mut value = [0; 64];
+        let offsets = [2, 6].map(|number| layout.component(number).offset_bytes);
+        put(&mut value, 0, &at::<16>(&self.area, 160 + 16 * number));
+        put(
+            &mut value,
+            16,
+            &at::<16>(&self.area, offsets[0] + 16 * number),
+        );
+        put(
+            &mut value,
+            32,
+            &at::<32>(&self.area, offsets[1] + 32 * number),
+        );
+        value
+    }
+
+    /// Gives opmask register `number` its value.
+    pub fn set_opmask(&mut self, number: usize, value: u64) {
+        let offset = self.layout.component(5).offset_bytes + 8 * number;
+        crate::word::put(&mut self.area, offset, &value.to_le_bytes());
+        crate::word::put(&mut self.area, 512, &0xe7u64.to_le_bytes());
+    }
+
+    /// Opmask register `number`.
+    pub fn opmask(&self, number: usize) -> u64 {
+        let offset = self.layout.component(5).offset_bytes + 8 * number;
+        u64::from_le_bytes(crate::word::at(&self.area, offset))
     }
 
     /// Sets the current privilege level.
@@ -117,12 +198,18 @@ impl Cpu for TestCpu {
             msr::TSC_AUX => self.tsc_aux,
             msr::XSS => self.xss,
             msr::KERNEL_GS_BASE => self.kernel_gs_base,
+            msr::PKRS | msr::U_CET..=msr::PL3_SSP => self.msrs.get(&index).copied().unwrap_or(0),
             other => panic!("MSR {other:#x}"),
         })
     }
     fn set_msr(&mut self, index: u32, value: u64) -> Result<(), CpuError> {
-        assert_eq!(index, msr::KERNEL_GS_BASE);
-        self.kernel_gs_base = value;
+        match index {
+            msr::KERNEL_GS_BASE => self.kernel_gs_base = value,
+            msr::U_CET..=msr::PL3_SSP => {
+                self.msrs.insert(index, value);
+            }
+            other => panic!("MSR {other:#x}"),
+        }
         Ok(())
     }
     fn read_xsave_area(&mut self, area: &mut Vec<u8>) -> Result<(), CpuError> {
@@ -145,6 +232,9 @@ impl Cpu for TestCpu {
     }
     fn random(&mut self) -> Option<u64> {
         self.random
+    }
+    fn interrupt_table(&mut self) -> Result<Option<(u64, u16)>, CpuError> {
+        Ok(self.interrupt_table)
     }
     fn physical_address_bits(&self) -> u8 {
         48

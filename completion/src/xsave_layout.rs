@@ -12,6 +12,8 @@ pub mod component {
     pub const ZMM_HIGH: u32 = 6;
     pub const HIGH_ZMM: u32 = 7;
     pub const PKRU: u32 = 9;
+    pub const CET_USER: u32 = 11;
+    pub const CET_SUPERVISOR: u32 = 12;
     pub const TILE_CONFIGURATION: u32 = 17;
     pub const TILE_DATA: u32 = 18;
 }
@@ -47,6 +49,18 @@ impl XsaveLayout {
                 *component = XsaveComponent {
                     size_bytes: usize::try_from(size).unwrap_or(0),
                     offset_bytes: usize::try_from(offset).unwrap_or(0),
+                    aligned: flags & 2 != 0,
+                };
+            }
+        }
+        // Components of supervisors that are MSRs and nothing else: their sizes are the architecture's (13.5.9).
+        for (number, size) in [(component::CET_USER, 16), (component::CET_SUPERVISOR, 24)] {
+            let place = usize::try_from(number).unwrap_or(0);
+            if let Some(component) = components.get_mut(place) {
+                let [_, _, flags, _] = leaf(number);
+                *component = XsaveComponent {
+                    size_bytes: size,
+                    offset_bytes: 0,
                     aligned: flags & 2 != 0,
                 };
             }

@@ -7,6 +7,7 @@ use crate::cpu::bits::{AF, CF, OF, PF, SF, ZF};
 use crate::exception::{Exception, Step};
 use crate::execution::Execution;
 use crate::feature::Feature;
+use crate::flags::flag;
 use crate::word::{bits, is_negative, low_8, low_32, mask};
 
 pub fn execute(x: &mut Execution<'_>) -> Step {
@@ -23,10 +24,6 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
         M::Rorx | M::Sarx | M::Shlx | M::Shrx => shift(x),
         _ => select(x),
     }
-}
-
-const fn flag(condition: bool, flag: u64) -> u64 {
-    if condition { flag } else { 0 }
 }
 
 /// ZF and SF of a result.

@@ -8,7 +8,7 @@ use iced_x86::Mnemonic as M;
 use crate::cpu::bits;
 use crate::exception::{Exception, Step, Stop};
 use crate::execution::Execution;
-use crate::memory::{compare_exchange_8, compare_exchange_16, one_at_a_time};
+use crate::memory::{compare_exchange_16, one_at_a_time};
 use crate::paging::Access;
 use crate::word::{high_32, low_32};
 
@@ -23,7 +23,7 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
     if !wide {
         let [old, new] =
             [(d, a), (c, b)].map(|(high, low)| (high & 0xffff_ffff) << 32 | low & 0xffff_ffff);
-        let found = exchange_8(x, old, new)?;
+        let found = x.update(0, |found| if found == old { new } else { found })?;
         x.set_flags(bits::ZF, if found == old { bits::ZF } else { 0 });
         if found != old {
             x.registers.set(RAX, low_32(found).into());
@@ -58,63 +58,6 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
             .set(RDX, u64::from_le_bytes(crate::word::at(&bytes, 8)));
     }
     Ok(())
-}
-
-/// Compares and exchanges the 8 bytes of the first operand, wherever they are.
-fn exchange_8(x: &mut Execution<'_>, old: u64, new: u64) -> Step<u64> {
-    let linear = x.linear(0, 8, Access::Write)?;
-    let pieces = x.translate(linear, 8, Access::Write)?;
-    if let [piece] = pieces.as_slice() {
-        if let Some(found) = compare_exchange_8(x.memory, piece.physical, old, new) {
-            return Ok(found);
-        }
-        // Not aligned, but within 16 bytes that are.
-        let in_16 = low_32(piece.physical & 15);
-        if in_16 <= 8
-            && let Some(found) =
-                exchange_8_in_16(x, piece.physical & !15, in_16.wrapping_mul(8), old, new)
-        {
-            return Ok(found);
-        }
-    }
-    Ok(one_at_a_time(|| {
-        let mut bytes = [0; 8];
-        x.load_pieces(&pieces, &mut bytes);
-        let found = u64::from_le_bytes(bytes);
-        let stored = if found == old { new } else { found };
-        x.store_pieces(&pieces, &stored.to_le_bytes());
-        found
-    }))
-}
-
-/// Exchanges 8 bytes from bit `shift` of the 16 bytes at `address`, all at once. None when that is not RAM,
-/// or when somebody changes the bytes around without pause.
-fn exchange_8_in_16(
-    x: &Execution<'_>,
-    address: u64,
-    shift: u32,
-    old: u64,
-    new: u64,
-) -> Option<u64> {
-    const TRIES: usize = 1000;
-    let mut seen = compare_exchange_16(x.memory, address, 0, 0)?;
-    for _ in 0..TRIES {
-        let found = u64::from_le_bytes(crate::word::at(
-            &(seen.wrapping_shr(shift)).to_le_bytes(),
-            0,
-        ));
-        if found != old {
-            return Some(found);
-        }
-        let field = u128::from(u64::MAX).wrapping_shl(shift);
-        let wanted = seen & !field | u128::from(new).wrapping_shl(shift);
-        let now = compare_exchange_16(x.memory, address, seen, wanted)?;
-        if now == seen {
-            return Some(found);
-        }
-        seen = now;
-    }
-    None
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use iced_x86::Mnemonic as M;
 
-use super::vector_state::legacy;
+use super::vector_state::{FCW_INITIAL, legacy};
 use crate::cpu::bits;
 use crate::exception::{Exception, Step, Stop, vector};
 use crate::execution::Execution;
@@ -16,6 +16,8 @@ const FSW: usize = 2;
 const FTW: usize = 4;
 /// The status word's summary of exceptions that are not masked.
 const SUMMARY: u16 = 1 << 7;
+/// The same, where processors before the 80387 told that they were busy.
+const BUSY: u16 = 1 << 15;
 
 /// Components of the legacy region.
 const LEGACY: u64 = 1 << component::X87 | 1 << component::SSE;
@@ -56,7 +58,7 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
 }
 
 /// #MF where an x87 instruction left an exception that is not masked (Intel SDM volume 1, 8.7).
-fn pending(x: &mut Execution<'_>) -> Step {
+pub fn pending(x: &mut Execution<'_>) -> Step {
     let in_use = x.in_use()? & 1 << component::X87 != 0;
     let status = u16::from_le_bytes(at(x.area()?, FSW));
     match in_use && status & SUMMARY != 0 {
@@ -76,16 +78,35 @@ fn control(x: &mut Execution<'_>, mnemonic: M) -> Step {
         M::Emms => pending(x)?,
         _ => {}
     }
+    if mnemonic == M::Fldcw {
+        let control = u16::from_le_bytes(at(&x.read(0)?.to_le_bytes(), 0));
+        pending(x)?;
+        let area = x.component_mut(component::X87)?;
+        // Bit 6 is always set, and those that do not exist are clear.
+        let control = control & 0x1f3f | 0x40;
+        put(area, 0, &control.to_le_bytes());
+        // What is not masked any more is pending from now on.
+        let status = u16::from_le_bytes(at(area, FSW));
+        let status = match status & !control & 0x3f {
+            0 => status & !(SUMMARY | BUSY),
+            _ => status | SUMMARY | BUSY,
+        };
+        put(area, FSW, &status.to_le_bytes());
+        return Ok(());
+    }
     if mnemonic == M::Fninit {
-        x.initialise_component(component::X87)?;
-        let in_use = x.in_use()?;
-        return x.set_in_use(in_use & !1);
+        // The registers stay, and are empty; TOP, by which the area has them in order, becomes 0.
+        x.enter_mmx()?;
     }
     let area = x.component_mut(component::X87)?;
     match mnemonic {
         M::Fnclex => {
             let status = u16::from_le_bytes(at(area, FSW)) & 0x7f00;
             put(area, FSW, &status.to_le_bytes());
+        }
+        M::Fninit => {
+            area.get_mut(..legacy::MXCSR).unwrap_or_default().fill(0);
+            put(area, 0, &FCW_INITIAL.to_le_bytes());
         }
         _ => put(area, FTW, &[0]),
     }

@@ -2,14 +2,15 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use iced_x86::Mnemonic as M;
+use iced_x86::{Mnemonic as M, Register};
 
 use crate::cpu::{SegmentName, bits, msr};
 use crate::exception::{Exception, Step};
 use crate::execution::Execution;
+use crate::flags::STATUS;
 use crate::outcome::Hint;
 use crate::paging::Access;
-use crate::segmentation::is_canonical;
+use crate::segmentation::{is_canonical, linear_address};
 use crate::word::{high_32, low_32};
 use crate::xsave_layout::component;
 
@@ -59,7 +60,7 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
         }
         M::Invpcid => invalidate(x)?,
         M::Wbinvd | M::Wbnoinvd | M::Invd => x.require_supervisor(general_protection)?,
-        M::Clflush | M::Clflushopt | M::Clwb | M::Cldemote => {
+        M::Clflush | M::Clflushopt | M::Clwb => {
             // The whole line is read, for the purpose of faults; caches are the host's.
             let linear = x.linear(0, 1, Access::Read)?;
             x.translate(linear, 1, Access::Read)?;
@@ -82,10 +83,45 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
             // Any event ends the wait; the guest finds out what and waits again.
             x.hint = Some(Hint::Wait);
         }
+        M::Umonitor => {
+            let offset = x.register(x.instruction.op_register(0));
+            let segment = match x.instruction.memory_segment() {
+                Register::None | Register::DS => SegmentName::Ds,
+                Register::ES => SegmentName::Es,
+                Register::CS => SegmentName::Cs,
+                Register::SS => SegmentName::Ss,
+                Register::FS => SegmentName::Fs,
+                _ => SegmentName::Gs,
+            };
+            let linear = linear_address(&x.system, segment, offset, 1, Access::Read)?;
+            x.translate(linear, 1, Access::Read)?;
+        }
+        M::Umwait | M::Tpause => {
+            if x.system.cr4 & bits::CR4_TSD != 0 {
+                x.require_supervisor(general_protection)?;
+            }
+            if x.read(0)? & !1 != 0 {
+                return Err(general_protection.into());
+            }
+            // CF would say that the wait took longer than the system allows.
+            x.set_flags(STATUS, 0);
+            x.hint = Some(Hint::Wait);
+        }
         M::Pause => x.hint = Some(Hint::Wait),
+        M::Invlpg => {
+            x.require_supervisor(general_protection)?;
+            x.cpu.flush_tlb()?;
+        }
+        M::Ptwrite => {
+            // Nothing traces here; the operand is read all the same.
+            x.read(0)?;
+        }
         M::Nop
         | M::Endbr32
         | M::Endbr64
+        | M::Cldemote
+        | M::Prefetchit0
+        | M::Prefetchit1
         | M::Prefetch
         | M::Prefetchw
         | M::Prefetchwt1

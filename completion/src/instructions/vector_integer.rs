@@ -1,323 +1,247 @@
-//! Arithmetic on whole numbers in vector registers (Intel SDM volume 2), in legacy and VEX encoding.
+//! Arithmetic on whole numbers in vector registers (Intel SDM volume 2), in legacy, VEX and EVEX encoding,
+//! and in MMX registers.
 //!
-//! Kernels use it at ring 0 for hashes, checksums and RAID. Each 16 bytes of a register are worked on by
-//! themselves, as these instructions do.
+//! Kernels use it at ring 0 for hashes, checksums, ciphers and RAID. Each 16 bytes of a register are worked
+//! on by themselves, as these instructions do; [`super::vector_table`] says how.
 
-use iced_x86::{EncodingKind, Mnemonic as M, OpKind, Register};
+use iced_x86::{EncodingKind, Mnemonic as M, Register};
 
+use super::lane::{self, Lane, element, set_element};
 use super::vector_state::VECTOR_BYTES;
-use crate::exception::{Exception, Step, Stop};
+use super::vector_table::{Operation, operation};
+use crate::exception::{Step, Stop};
 use crate::execution::Execution;
-use crate::paging::Access;
-use crate::word::{at, from_le, index, is_negative, length, low_8, low_32, mask, put};
+use crate::word::{at, mask, put};
 
-/// The part of a register that these instructions see at a time.
-type Lane = [u8; 16];
-
-/// An operation on two elements.
-type Elements = fn(u64, u64, usize) -> u64;
-
-/// What an instruction does with a lane.
-#[derive(Debug, Clone, Copy)]
-enum Operation {
-    /// On pairs of elements of so many bytes.
-    Pairs(usize, Elements),
-    /// Shifts elements of so many bytes, by a constant or by the low quad word of the other operand.
-    Shift(usize, Elements),
-    /// Shifts the lane by bytes.
-    ShiftBytes { left: bool },
-    /// PSHUFB.
-    ShuffleBytes,
-    /// PSHUFD, PSHUFLW, PSHUFHW: from which byte on, and elements of so many bytes.
-    Shuffle { start: usize, bytes: usize },
-    /// PALIGNR.
-    Align,
-    /// Interleaves the elements of so many bytes of the low or high halves.
-    Unpack { high: bool, bytes: usize },
-    /// Multiplies the even double words.
-    MultiplyEven,
-    /// SHUFPS.
-    ShuffleTwo,
+/// Where the parts of an instruction are.
+struct Sources {
+    first: u32,
+    second: u32,
 }
 
-const fn truth(condition: bool) -> u64 {
-    if condition { u64::MAX } else { 0 }
-}
-
-/// An element as a signed number.
-const fn signed(value: u64, bytes: usize) -> i64 {
-    let value = value & mask(bytes);
-    if is_negative(value, bytes) {
-        (value | !mask(bytes)).cast_signed()
-    } else {
-        value.cast_signed()
-    }
-}
-
-fn shift_left(value: u64, count: u64, bytes: usize) -> u64 {
-    match count < u64::from(crate::word::bits(bytes)) {
-        true => value.wrapping_shl(low_32(count)),
-        false => 0,
-    }
-}
-
-fn shift_right(value: u64, count: u64, bytes: usize) -> u64 {
-    match count < u64::from(crate::word::bits(bytes)) {
-        true => value.wrapping_shr(low_32(count)),
-        false => 0,
-    }
-}
-
-fn shift_right_signed(value: u64, count: u64, bytes: usize) -> u64 {
-    let count = low_32(count.min(63));
-    signed(value, bytes).wrapping_shr(count).cast_unsigned()
-}
-
-fn operation(mnemonic: M) -> Option<Operation> {
-    use Operation::{Align, MultiplyEven, Pairs, Shift, ShiftBytes, Shuffle, ShuffleBytes};
-    use Operation::{ShuffleTwo, Unpack};
-    let add: Elements = |a, b, _| a.wrapping_add(b);
-    let subtract: Elements = |a, b, _| a.wrapping_sub(b);
-    let equal: Elements = |a, b, _| truth(a == b);
-    let greater: Elements = |a, b, bytes| truth(signed(a, bytes) > signed(b, bytes));
-    let multiply: Elements = |a, b, _| a.wrapping_mul(b);
-    Some(match mnemonic {
-        M::Pxor | M::Vpxor | M::Xorps | M::Vxorps | M::Xorpd | M::Vxorpd => {
-            Pairs(8, |a, b, _| a ^ b)
-        }
-        M::Por | M::Vpor | M::Orps | M::Vorps | M::Orpd | M::Vorpd => Pairs(8, |a, b, _| a | b),
-        M::Pand | M::Vpand | M::Andps | M::Vandps | M::Andpd | M::Vandpd => {
-            Pairs(8, |a, b, _| a & b)
-        }
-        M::Pandn | M::Vpandn | M::Andnps | M::Vandnps | M::Andnpd | M::Vandnpd => {
-            Pairs(8, |a, b, _| !a & b)
-        }
-        M::Paddb | M::Vpaddb => Pairs(1, add),
-        M::Paddw | M::Vpaddw => Pairs(2, add),
-        M::Paddd | M::Vpaddd => Pairs(4, add),
-        M::Paddq | M::Vpaddq => Pairs(8, add),
-        M::Psubb | M::Vpsubb => Pairs(1, subtract),
-        M::Psubw | M::Vpsubw => Pairs(2, subtract),
-        M::Psubd | M::Vpsubd => Pairs(4, subtract),
-        M::Psubq | M::Vpsubq => Pairs(8, subtract),
-        M::Pcmpeqb | M::Vpcmpeqb => Pairs(1, equal),
-        M::Pcmpeqw | M::Vpcmpeqw => Pairs(2, equal),
-        M::Pcmpeqd | M::Vpcmpeqd => Pairs(4, equal),
-        M::Pcmpeqq | M::Vpcmpeqq => Pairs(8, equal),
-        M::Pcmpgtb | M::Vpcmpgtb => Pairs(1, greater),
-        M::Pcmpgtw | M::Vpcmpgtw => Pairs(2, greater),
-        M::Pcmpgtd | M::Vpcmpgtd => Pairs(4, greater),
-        M::Pcmpgtq | M::Vpcmpgtq => Pairs(8, greater),
-        M::Pmullw | M::Vpmullw => Pairs(2, multiply),
-        M::Pmulld | M::Vpmulld => Pairs(4, multiply),
-        M::Pminub | M::Vpminub => Pairs(1, |a, b, _| a.min(b)),
-        M::Pmaxub | M::Vpmaxub => Pairs(1, |a, b, _| a.max(b)),
-        M::Pmuludq | M::Vpmuludq => MultiplyEven,
-        M::Psllw | M::Vpsllw => Shift(2, shift_left),
-        M::Pslld | M::Vpslld => Shift(4, shift_left),
-        M::Psllq | M::Vpsllq => Shift(8, shift_left),
-        M::Psrlw | M::Vpsrlw => Shift(2, shift_right),
-        M::Psrld | M::Vpsrld => Shift(4, shift_right),
-        M::Psrlq | M::Vpsrlq => Shift(8, shift_right),
-        M::Psraw | M::Vpsraw => Shift(2, shift_right_signed),
-        M::Psrad | M::Vpsrad => Shift(4, shift_right_signed),
-        M::Pslldq | M::Vpslldq => ShiftBytes { left: true },
-        M::Psrldq | M::Vpsrldq => ShiftBytes { left: false },
-        M::Pshufb | M::Vpshufb => ShuffleBytes,
-        M::Pshufd | M::Vpshufd => Shuffle { start: 0, bytes: 4 },
-        M::Pshuflw | M::Vpshuflw => Shuffle { start: 0, bytes: 2 },
-        M::Pshufhw | M::Vpshufhw => Shuffle { start: 8, bytes: 2 },
-        M::Shufps | M::Vshufps => ShuffleTwo,
-        M::Palignr | M::Vpalignr => Align,
-        M::Punpcklbw | M::Vpunpcklbw => Unpack {
-            high: false,
-            bytes: 1,
-        },
-        M::Punpcklwd | M::Vpunpcklwd => Unpack {
-            high: false,
-            bytes: 2,
-        },
-        M::Punpckldq | M::Vpunpckldq => Unpack {
-            high: false,
-            bytes: 4,
-        },
-        M::Punpcklqdq | M::Vpunpcklqdq => Unpack {
-            high: false,
-            bytes: 8,
-        },
-        M::Punpckhbw | M::Vpunpckhbw => Unpack {
-            high: true,
-            bytes: 1,
-        },
-        M::Punpckhwd | M::Vpunpckhwd => Unpack {
-            high: true,
-            bytes: 2,
-        },
-        M::Punpckhdq | M::Vpunpckhdq => Unpack {
-            high: true,
-            bytes: 4,
-        },
-        M::Punpckhqdq | M::Vpunpckhqdq => Unpack {
-            high: true,
-            bytes: 8,
-        },
-        _ => return None,
-    })
-}
-
-pub fn execute(x: &mut Execution<'_>) -> Step {
-    let Some(operation) = operation(x.instruction.mnemonic()) else {
-        return Err(Stop::Unknown);
+/// Carries out the instruction if it is one of these.
+pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
+    let mnemonic = x.instruction.mnemonic();
+    let Some(operation) = operation(mnemonic) else {
+        return compare(x);
     };
     let to = x.instruction.op_register(0);
-    let legacy = x.instruction.encoding() == EncodingKind::Legacy;
-    if x.instruction.encoding() == EncodingKind::EVEX || to.is_mm() {
+    let in_mmx =
+        (0..x.instruction.op_count()).any(|number| x.instruction.op_register(number).is_mm());
+    if in_mmx && !is_for_mmx(operation) {
         return Err(Stop::Unknown);
     }
-    x.require_vectors()?;
-    // With a legacy encoding the destination is the first source; PSHUFD and its kind have one source only.
-    let single = matches!(operation, Operation::Shuffle { .. });
-    let first: u32 = if legacy || single { 0 } else { 1 };
-    let second = if single { 1 } else { first.wrapping_add(1) };
-    let is_shift = matches!(
-        operation,
-        Operation::Shift(..) | Operation::ShiftBytes { .. }
-    );
-    let constant = x
-        .instruction
-        .try_immediate(x.instruction.op_count().wrapping_sub(1))
-        .unwrap_or(0);
-    let a = x.vector(x.instruction.op_register(first))?;
-    let b = match x.instruction.op_kind(second) {
-        OpKind::Register => x.vector(x.instruction.op_register(second))?,
-        OpKind::Memory => {
-            // The count of a shift has 16 bytes whatever is shifted.
-            let bytes = if is_shift { 16 } else { to.size() };
-            let linear = x.linear(second, bytes, Access::Read)?;
-            if legacy && !linear.is_multiple_of(length(bytes)) {
-                return Err(Exception::general_protection().into());
+    match in_mmx {
+        true => x.require_mmx()?,
+        false => x.require_vectors()?,
+    }
+    let legacy = x.instruction.encoding() == EncodingKind::Legacy;
+    // With a legacy encoding the destination is the first source, unless there is but one.
+    let single = matches!(operation, Operation::Single(..) | Operation::Lane(_));
+    let first = if legacy && !single { 0 } else { 1 };
+    let sources = Sources {
+        first,
+        second: if single { first } else { first.wrapping_add(1) },
+    };
+    let constant = x.constant();
+    let element_bytes = element_bytes(x, mnemonic, operation);
+    let suppressed = match operation {
+        Operation::Pairs(..) | Operation::Single(..) | Operation::Three(_) => Some(element_bytes),
+        _ => None,
+    };
+    let a = x.vector_source(sources.first, suppressed)?;
+    let b = match sources.second == sources.first {
+        true => a,
+        false => match x.instruction.try_immediate(sources.second) {
+            // Only shifts have one here: all others have it behind their sources.
+            Ok(count) => {
+                let mut value = [0; VECTOR_BYTES];
+                put(&mut value, 0, &(count & 0xff).to_le_bytes());
+                value
             }
-            let mut value = [0; VECTOR_BYTES];
-            x.load(linear, value.get_mut(..bytes).unwrap_or_default())?;
-            value
-        }
-        _ => {
-            let mut value = [0; VECTOR_BYTES];
-            put(&mut value, 0, &constant.to_le_bytes());
-            value
-        }
+            Err(_) => x.vector_source(sources.second, suppressed)?,
+        },
+    };
+    let c = match operation {
+        Operation::Blend(_) | Operation::Three(_) => third(x, mnemonic)?,
+        _ => [0; VECTOR_BYTES],
+    };
+    let bytes = if to.is_k() {
+        x.operand_bytes(1)
+    } else {
+        to.size()
     };
     let mut result = [0; VECTOR_BYTES];
-    for start in (0..to.size()).step_by(16) {
-        // All lanes are shifted by the same.
-        let other = if is_shift { at(&b, 0) } else { at(&b, start) };
-        let lane = work(operation, at(&a, start), other, constant);
+    for start in (0..bytes).step_by(16) {
+        let other = match operation {
+            // All lanes are shifted by the same.
+            Operation::Shift(..) => at(&b, 0),
+            _ => at(&b, start),
+        };
+        let (a, c) = (at(&a, start), at(&c, start));
+        let lane = work(
+            operation,
+            a,
+            other,
+            c,
+            constant_of(mnemonic, constant, start),
+            in_mmx,
+        );
         put(&mut result, start, &lane);
     }
-    let register: Register = if legacy { to } else { x.widest(to)? };
-    x.set_vector(register, &result)
+    if to.is_k() {
+        x.set_opmask_from(to, &result, element_bytes, bytes)?;
+    } else {
+        x.finish_vector(to, &result, element_bytes)?;
+    }
+    Ok(true)
 }
 
-/// Element `number` of so many bytes.
-fn element(lane: &[u8], number: usize, bytes: usize) -> u64 {
-    let start = number.wrapping_mul(bytes);
-    from_le(
-        lane.get(start..start.saturating_add(bytes))
-            .unwrap_or_default(),
+/// Bytes of the elements that a mask chooses from.
+fn element_bytes(x: &Execution<'_>, mnemonic: M, operation: Operation) -> usize {
+    match (mnemonic, operation) {
+        // Sources of wider elements than results.
+        (M::Vpacksswb | M::Vpackuswb, _) => 1,
+        (M::Vpackssdw | M::Vpackusdw, _) => 2,
+        (M::Vpmuludq | M::Vpmuldq, _) => 8,
+        // Logic has names for both of its widths.
+        (_, Operation::Pairs(8, _) | Operation::Three(_) | Operation::Lanes(_)) => {
+            match x.instruction.memory_size().element_size() {
+                0 => 8,
+                bytes => bytes,
+            }
+        }
+        (
+            _,
+            Operation::Pairs(bytes, _)
+            | Operation::Shift(bytes, _)
+            | Operation::Single(bytes, _)
+            | Operation::Blend(bytes)
+            | Operation::Unpack { bytes, .. },
+        ) => bytes,
+        (_, Operation::Lane(_)) => x.instruction.memory_size().element_size(),
+    }
+}
+
+/// The constant as the lane at byte `start` sees it.
+fn constant_of(mnemonic: M, constant: u64, start: usize) -> u64 {
+    match mnemonic {
+        // Two bits a lane, one after the other.
+        M::Vshufpd => constant.wrapping_shr(u32::try_from(start >> 3).unwrap_or(0)),
+        _ => constant,
+    }
+}
+
+/// The source that is neither first nor second: a named register, XMM0, or the destination of VPTERNLOG.
+fn third(x: &mut Execution<'_>, mnemonic: M) -> Step<[u8; VECTOR_BYTES]> {
+    let register = match mnemonic {
+        M::Vpternlogd | M::Vpternlogq => x.instruction.op_register(0),
+        M::Vpblendvb | M::Vblendvps | M::Vblendvpd => x.instruction.op_register(3),
+        _ => Register::XMM0,
+    };
+    x.vector(register)
+}
+
+/// Whether an operation on 16 bytes gives what it gives on 8, where both halves of a lane are the same.
+const fn is_for_mmx(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Pairs(..)
+            | Operation::Shift(..)
+            | Operation::Single(..)
+            | Operation::Unpack { .. }
+            | Operation::Lane(_)
     )
 }
 
-fn set_element(lane: &mut Lane, number: usize, bytes: usize, value: u64) {
-    let value = value.to_le_bytes();
-    let value = value.get(..bytes).unwrap_or_default();
-    put(lane, number.wrapping_mul(bytes), value);
-}
-
 /// The result of one lane.
-fn work(operation: Operation, a: Lane, b: Lane, constant: u64) -> Lane {
-    let mut result = [0; 16];
+fn work(operation: Operation, a: Lane, b: Lane, c: Lane, constant: u64, in_mmx: bool) -> Lane {
     match operation {
-        Operation::Pairs(bytes, combine) => {
-            for number in 0..16usize.checked_div(bytes).unwrap_or(0) {
-                let value = combine(
-                    element(&a, number, bytes),
-                    element(&b, number, bytes),
-                    bytes,
-                );
-                set_element(&mut result, number, bytes, value);
-            }
-        }
+        Operation::Pairs(bytes, combine) => lane::each(bytes, |number| {
+            combine(
+                element(&a, number, bytes),
+                element(&b, number, bytes),
+                bytes,
+            )
+        }),
         Operation::Shift(bytes, shift) => {
             let count = element(&b, 0, 8);
-            for number in 0..16usize.checked_div(bytes).unwrap_or(0) {
-                let value = shift(element(&a, number, bytes), count, bytes);
-                set_element(&mut result, number, bytes, value);
-            }
+            lane::each(bytes, |number| {
+                shift(element(&a, number, bytes), count, bytes)
+            })
         }
-        Operation::ShiftBytes { left } => {
-            let count = index(constant.min(16));
-            match left {
-                true => put(&mut result, count, &a),
-                false => result = at(&a, count),
-            }
+        Operation::Single(bytes, change) => {
+            lane::each(bytes, |number| change(element(&a, number, bytes), bytes))
         }
-        Operation::ShuffleBytes => {
-            for (to, selector) in result.iter_mut().zip(b) {
-                if selector & 0x80 == 0 {
-                    *to = low_8(element(&a, usize::from(selector & 15), 1));
-                }
-            }
-        }
-        Operation::Shuffle { start, bytes } => {
-            // What is not shuffled is the source's, which is the second operand.
-            result = b;
-            let from: Lane = at(&b, start);
-            let selectors = [constant, constant >> 2, constant >> 4, constant >> 6];
-            for (number, selector) in selectors.into_iter().enumerate() {
-                let value = element(&from, index(selector & 3), bytes).to_le_bytes();
-                let to = start.saturating_add(number.wrapping_mul(bytes));
-                put(&mut result, to, value.get(..bytes).unwrap_or_default());
-            }
-        }
-        Operation::ShuffleTwo => {
-            let sources = [(&a, 0u32), (&a, 2), (&b, 4), (&b, 6)];
-            for (number, (from, shift)) in sources.into_iter().enumerate() {
-                let selector = index(constant.wrapping_shr(shift) & 3);
-                set_element(&mut result, number, 4, element(from, selector, 4));
-            }
-        }
-        Operation::Align => {
-            let mut both = [0; 32];
-            put(&mut both, 0, &b);
-            put(&mut both, 16, &a);
-            result = at(&both, index(constant.min(32)));
-        }
+        Operation::Lanes(combine) => combine(a, b, constant),
+        Operation::Lane(change) => change(a, constant),
+        Operation::Three(combine) => combine(a, b, c, constant),
+        Operation::Blend(bytes) => lane::blend(a, b, c, bytes),
         Operation::Unpack { high, bytes } => {
-            let half = if high {
-                8usize.checked_div(bytes).unwrap_or(0)
-            } else {
-                0
-            };
-            for number in 0..8usize.checked_div(bytes).unwrap_or(0) {
-                let from = half.saturating_add(number);
-                let to = number.wrapping_mul(2);
-                set_element(&mut result, to, bytes, element(&a, from, bytes));
-                set_element(
-                    &mut result,
-                    to.wrapping_add(1),
-                    bytes,
-                    element(&b, from, bytes),
-                );
-            }
-        }
-        Operation::MultiplyEven => {
-            for number in [0, 2] {
-                let product = element(&a, number, 4).wrapping_mul(element(&b, number, 4));
-                set_element(&mut result, number >> 1, 8, product);
+            let result = lane::unpack(a, b, false, bytes);
+            match (high, in_mmx) {
+                (true, false) => lane::unpack(a, b, true, bytes),
+                // All of the 8 bytes are interleaved into 16, of which these are the high ones.
+                (true, true) => at(&result, 8),
+                (false, _) => result,
             }
         }
     }
-    result
+}
+
+/// VPCMP and VPCMPU with a predicate, into an opmask.
+fn compare(x: &mut Execution<'_>) -> Step<bool> {
+    let (bytes, has_sign) = match x.instruction.mnemonic() {
+        M::Vpcmpb => (1, true),
+        M::Vpcmpw => (2, true),
+        M::Vpcmpd => (4, true),
+        M::Vpcmpq => (8, true),
+        M::Vpcmpub => (1, false),
+        M::Vpcmpuw => (2, false),
+        M::Vpcmpud => (4, false),
+        M::Vpcmpuq => (8, false),
+        _ => return Ok(false),
+    };
+    x.require_vectors()?;
+    let width = x.operand_bytes(1);
+    let predicate = x.constant() & 7;
+    let (a, b) = (
+        x.vector_source(1, Some(bytes))?,
+        x.vector_source(2, Some(bytes))?,
+    );
+    let mut result = [0; VECTOR_BYTES];
+    for number in 0..width.checked_div(bytes).unwrap_or(0) {
+        let [a, b] = [&a, &b].map(|source| element(source, number, bytes));
+        let order = match has_sign {
+            true => super::integer::signed(a, bytes).cmp(&super::integer::signed(b, bytes)),
+            false => a.cmp(&b),
+        };
+        let holds = match predicate & 3 {
+            0 => order.is_eq(),
+            1 => order.is_lt(),
+            2 => order.is_le(),
+            _ => false,
+        };
+        let holds = holds != (predicate & 4 != 0);
+        set_element(
+            &mut result,
+            number,
+            bytes,
+            if holds { mask(bytes) } else { 0 },
+        );
+    }
+    let to = x.instruction.op_register(0);
+    x.set_opmask_from(to, &result, bytes, width)?;
+    Ok(true)
+}
+
+impl Execution<'_> {
+    /// The instruction's constant; 0 without one.
+    pub fn constant(&self) -> u64 {
+        self.instruction
+            .try_immediate(self.instruction.op_count().wrapping_sub(1))
+            .map_or(0, |constant| constant & 0xff)
+    }
 }
 
 #[cfg(test)]

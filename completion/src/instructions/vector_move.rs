@@ -1,7 +1,7 @@
 //! Loads and stores of vector registers (Intel SDM volume 2; alignment in volume 2, tables 2-17 to 2-29).
 //!
 //! What moves bytes and changes none: whole registers, halves, single elements, non-temporal forms, in
-//! legacy, VEX and EVEX encoding. Under an AVX-512 mask they are unknown.
+//! legacy, VEX and EVEX encoding, the last with masks.
 
 use iced_x86::{EncodingKind, Mnemonic as M, OpKind, Register};
 
@@ -73,11 +73,6 @@ const fn shape(mnemonic: M) -> Option<Shape> {
 pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
     let mnemonic = x.instruction.mnemonic();
     match mnemonic {
-        M::Movnti | M::Movdiri => {
-            let value = x.read(1)?;
-            x.write(0, value)?;
-            return Ok(true);
-        }
         M::Vzeroupper | M::Vzeroall => {
             clear(x, mnemonic == M::Vzeroall)?;
             return Ok(true);
@@ -87,14 +82,6 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
     let Some(shape) = shape(mnemonic) else {
         return Ok(false);
     };
-    let masked = x.instruction.op_mask() != Register::None;
-    let operands = 0..x.instruction.op_count();
-    let mmx = operands
-        .clone()
-        .any(|number| x.instruction.op_register(number).is_mm());
-    if masked || mmx {
-        return Err(Stop::Unknown);
-    }
     x.require_vectors()?;
     match x.instruction.op_count() {
         2 if x.is_memory(0) => store(x, shape),
@@ -147,13 +134,58 @@ fn address(
     Ok(linear)
 }
 
-/// Sets `register` to `value`: the bits above are cleared for VEX and EVEX, and kept for legacy encoding.
-fn assign(x: &mut Execution<'_>, register: Register, value: &[u8; VECTOR_BYTES]) -> Step {
-    let register = match x.instruction.encoding() {
-        EncodingKind::Legacy => register,
-        _ => x.widest(register)?,
-    };
-    x.set_vector(register, value)
+/// The alignment of all of an operand, elements that a mask leaves out included.
+fn check_alignment(
+    x: &Execution<'_>,
+    number: u32,
+    bytes: usize,
+    shape: Shape,
+    access: Access,
+) -> Step {
+    match shape {
+        Shape::Aligned => address(x, number, bytes, shape, access).map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
+/// Sets `register` to `value`: the bits above are cleared for VEX and EVEX, and kept for legacy encoding. A
+/// mask holds for whole registers by element, and for a scalar by its first bit.
+fn assign(
+    x: &mut Execution<'_>,
+    register: Register,
+    value: &[u8; VECTOR_BYTES],
+    shape: Shape,
+) -> Step {
+    let bytes = x.instruction.memory_size().element_size();
+    let mut value = *value;
+    if let Shape::Scalar(bytes) = shape
+        && x.instruction.op_mask() != Register::None
+        && x.mask()? & 1 == 0
+    {
+        let before = x.vector(register)?;
+        let kept = match x.instruction.zeroing_masking() {
+            true => [0; 8],
+            false => at(&before, 0),
+        };
+        put(&mut value, 0, kept.get(..bytes).unwrap_or_default());
+    }
+    match (shape, x.instruction.encoding()) {
+        (_, EncodingKind::Legacy) => x.set_vector(register, &value),
+        (Shape::Whole | Shape::Aligned, _) => x.finish_vector(register, &value, bytes),
+        _ => {
+            let widest = x.widest(register)?;
+            x.set_vector(widest, &value)
+        }
+    }
+}
+
+/// The elements that the instruction's mask has, for the memory of a shape.
+fn mask(x: &mut Execution<'_>, shape: Shape) -> Step<u64> {
+    match (x.instruction.op_mask(), shape) {
+        (Register::None, _) => Ok(u64::MAX),
+        (_, Shape::Scalar(_)) => Ok(x.mask()? & 1),
+        _ => x.mask(),
+    }
 }
 
 fn store(x: &mut Execution<'_>, shape: Shape) -> Step {
@@ -165,6 +197,12 @@ fn store(x: &mut Execution<'_>, shape: Shape) -> Step {
     let value = x.vector(register)?;
     let from = if shape == Shape::High { 8 } else { 0 };
     let data: [u8; VECTOR_BYTES] = at(&value, from);
+    if x.instruction.op_mask() != Register::None {
+        let element_bytes = x.instruction.memory_size().element_size();
+        check_alignment(x, 0, bytes, shape, Access::Write)?;
+        let mask = mask(x, shape)?;
+        return x.store_masked(0, mask, element_bytes, bytes, &data);
+    }
     let linear = address(x, 0, bytes, shape, Access::Write)?;
     x.store(linear, data.get(..bytes).unwrap_or_default())
 }
@@ -176,8 +214,15 @@ fn load_bytes(
     bytes: usize,
     shape: Shape,
 ) -> Step<[u8; VECTOR_BYTES]> {
-    let linear = address(x, number, bytes, shape, Access::Read)?;
     let mut value = [0; VECTOR_BYTES];
+    if x.instruction.op_mask() != Register::None {
+        let element_bytes = x.instruction.memory_size().element_size();
+        check_alignment(x, number, bytes, shape, Access::Read)?;
+        let mask = mask(x, shape)?;
+        x.load_masked(number, mask, element_bytes, bytes, &mut value)?;
+        return Ok(value);
+    }
+    let linear = address(x, number, bytes, shape, Access::Read)?;
     let data = value.get_mut(..bytes).ok_or(Stop::Unknown)?;
     x.load(linear, data)?;
     Ok(value)
@@ -199,7 +244,7 @@ fn load(x: &mut Execution<'_>, shape: Shape) -> Step {
         }
         _ => loaded,
     };
-    assign(x, register, &value)
+    assign(x, register, &value, shape)
 }
 
 /// Register to register with two operands.
@@ -229,7 +274,7 @@ fn between(x: &mut Execution<'_>, shape: Shape) -> Step {
         Shape::Low | Shape::High => return Err(Stop::Unknown),
     };
     put(&mut value, 0, source.get(..bytes).unwrap_or_default());
-    assign(x, to, &value)
+    assign(x, to, &value, shape)
 }
 
 /// VEX and EVEX forms with three operands.
@@ -250,7 +295,7 @@ fn merge(x: &mut Execution<'_>, shape: Shape) -> Step {
         _ => load_bytes(x, 2, bytes, shape)?,
     };
     put(&mut value, offset, source.get(..bytes).unwrap_or_default());
-    assign(x, to, &value)
+    assign(x, to, &value, shape)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub const MXCSR_INITIAL: u32 = 0x1f80;
 /// The bits that MXCSR has where MXCSR_MASK is 0.
 const MXCSR_MASK_DEFAULT: u32 = 0xffbf;
 /// FCW after FNINIT.
-const FCW_INITIAL: u16 = 0x37f;
+pub const FCW_INITIAL: u16 = 0x37f;
 
 impl Execution<'_> {
     /// The XSAVE area, read if it was not yet.
@@ -153,6 +153,17 @@ impl Execution<'_> {
             return Err(Exception::invalid_opcode().into());
         }
         self.require_device()
+    }
+
+    /// Whether opmask registers may be used now: their instructions have VEX encoding and need the state of
+    /// AVX-512 (Intel SDM volume 2, tables 2-61 and 2-62).
+    pub fn require_opmasks(&mut self) -> Step {
+        const STATE: u64 = 0b1110_0110;
+        self.require_vectors()?;
+        match self.cpu.xcr0()? & STATE {
+            STATE => Ok(()),
+            _ => Err(Exception::invalid_opcode().into()),
+        }
     }
 
     /// #NM where the guest's kernel saves this state lazily.

@@ -24,6 +24,7 @@ fn long(levels: u32) -> Paging {
         rflags: 2,
         user: false,
         pkru: 0,
+        pkrs: 0,
         physical_bits: 40,
     }
 }
@@ -375,6 +376,41 @@ proptest! {
         if let Ok(physical) = paging.translate(&ram, address, access, write) {
             prop_assert!(physical < 1 << 52);
             prop_assert_eq!(physical & 0xfff, address & 0xfff);
+        }
+    }
+}
+
+#[test]
+fn supervisor_pages_have_keys_of_their_own() {
+    const KEY: u64 = 5;
+    for (user_page, rights, write, wp, fault) in [
+        (false, 0b01u32, false, true, true),
+        (false, 0b01, true, true, true),
+        (false, 0b10, false, true, false),
+        (false, 0b10, true, true, true),
+        (false, 0b10, true, false, false),
+        (false, 0b00, true, true, false),
+        // User pages are PKRU's.
+        (true, 0b11, true, true, false),
+    ] {
+        let ram = Ram::new();
+        let leaf = 0x5000 | P | W | if user_page { U } else { 0 } | KEY << 59;
+        build(&ram, 4, LINEAR & 0xffff_ffff_ffff, 1, P | W | U, leaf);
+        let mut paging = long(4);
+        paging.system.cr4 |= bits::CR4_PKS | bits::CR4_PKE;
+        paging.pkrs = rights << (2 * KEY);
+        if !wp {
+            paging.system.cr0 &= !bits::CR0_WP;
+        }
+        let access = if write { Access::Write } else { Access::Read };
+        let found = paging.translate(&ram, LINEAR & 0xffff_ffff_ffff, access, false);
+        match found {
+            Ok(_) => assert!(!fault, "{user_page} {rights:#b} {write} {wp}"),
+            Err(exception) => {
+                assert!(fault, "{user_page} {rights:#b} {write} {wp}");
+                let code = if write { 0x23 } else { 0x21 };
+                assert_eq!(exception.error_code, Some(code));
+            }
         }
     }
 }

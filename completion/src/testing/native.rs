@@ -99,6 +99,20 @@ pub fn layout() -> XsaveLayout {
     })
 }
 
+/// XCR0 of this processor.
+pub fn enabled_components() -> u64 {
+    #[target_feature(enable = "xsave")]
+    fn read() -> u64 {
+        // SAFETY: register 0 is there wherever the instruction is.
+        unsafe { std::arch::x86_64::_xgetbv(0) }
+    }
+    if !std::is_x86_feature_detected!("xsave") {
+        return 3;
+    }
+    // SAFETY: the instruction is there.
+    unsafe { read() }
+}
+
 /// Registers before and after a native instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Native {
@@ -155,7 +169,7 @@ pub fn code(start: u64, end: u64) -> &'static [u8] {
 }
 
 /// A buffer aligned as XSAVE wants it.
-#[repr(align(64))]
+#[repr(C, align(64))]
 #[derive(Debug, Clone)]
 pub struct Area(pub [u8; 16384]);
 

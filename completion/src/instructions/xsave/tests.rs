@@ -5,7 +5,7 @@ use std::arch::x86_64::_xgetbv;
 
 use proptest::prelude::*;
 
-use crate::cpu::bits;
+use crate::cpu::{bits, msr};
 use crate::testing::native::{self, Area};
 use crate::testing::{CODE, DATA, Ram, TestCpu, fault, is_unknown, run};
 use crate::word::{at, put};
@@ -278,9 +278,42 @@ fn mxcsr_has_reserved_bits() {
 }
 
 #[test]
-fn a_supervisors_components_are_unknown() {
+fn a_supervisors_components_are_registers() {
+    const BOTH: u64 = 3 << 11;
+    let mut ram = Ram::new();
+    let mut cpu = vcpu(BOTH | 3);
+    cpu.xss = BOTH;
+    // The first component has its initial values.
+    cpu.msrs.insert(msr::PL1_SSP, 0x1000);
+    run(&mut cpu, &mut ram, XSAVES);
+    let header = image(&ram, 640);
+    assert_eq!(u64::from_le_bytes(at(&header, 512)) & BOTH, 1 << 12);
+    assert_eq!(u64::from_le_bytes(at(&header, 520)), 1 << 63 | BOTH | 3);
+    assert_eq!(u64::from_le_bytes(at(&header, 576 + 16 + 8)), 0x1000);
+    cpu.msrs.insert(msr::U_CET, 5);
+    cpu.msrs.insert(msr::PL1_SSP, 0x2000);
+    cpu.registers.general[0] = 1 << 11;
+    run(&mut cpu, &mut ram, XRSTORS);
+    assert_eq!(
+        (cpu.msrs[&msr::U_CET], cpu.msrs[&msr::PL1_SSP]),
+        (0, 0x2000)
+    );
+    cpu.registers.general[0] = BOTH;
+    run(&mut cpu, &mut ram, XRSTORS);
+    assert_eq!(cpu.msrs[&msr::PL1_SSP], 0x1000);
+    // An address that is none; then components that are not enabled.
+    ram.put(DATA + 600, &(1u64 << 62).to_le_bytes());
+    assert_eq!(fault(&mut cpu, &mut ram, XRSTORS).vector, 13);
+    cpu.xss = 0;
+    assert_eq!(fault(&mut cpu, &mut ram, XRSTORS).vector, 13);
+    // XRSTOR does not know of supervisors.
+    assert_eq!(fault(&mut cpu, &mut ram, XRSTOR).vector, 13);
+}
+
+#[test]
+fn other_components_of_supervisors_are_unknown() {
     let mut cpu = vcpu(u64::from(u32::MAX));
-    cpu.xss = 1 << 11;
+    cpu.xss = 1 << 8;
     assert!(is_unknown(&mut cpu, &mut Ram::new(), XSAVES));
 }
 
