@@ -3,7 +3,7 @@
 
 use cuddy_tests::MachineBuilder;
 
-const RING_0: &str = "ring0-breakpoint,ring0-exchange,ring0-bits,ring0-access-flag,ring0-state,\
+const RING_0: &str = "ring0-breakpoint,ring0-interrupt,ring0-exchange,ring0-bits,ring0-access-flag,ring0-state,\
                       ring0-vectors,ring0-time,ring0-faults,ring0-single-step";
 
 fn machine(tests: &str) -> MachineBuilder {
@@ -31,9 +31,6 @@ fn a_program_reaches_a_device_by_vectors() {
 #[test]
 fn a_program_cannot_end_its_machine() {
     machine("ring3-unknown,ring3-unknown").pass();
-    machine("ring3-unknown")
-        .argument("--completion", "off")
-        .pass();
 }
 
 #[test]

@@ -81,7 +81,14 @@ impl<'a> KvmCpu<'a> {
         events.flags = if shadowed { EVENTS_VALID_SHADOW } else { 0 };
         events.interrupt.shadow = 0;
         events.exception = Default::default();
-        if let Some(exception) = exception {
+        let is_interrupt = exception.is_some_and(|exception| exception.software);
+        if let Some(exception) = exception
+            && is_interrupt
+        {
+            events.interrupt.injected = 1;
+            events.interrupt.nr = exception.vector;
+            events.interrupt.soft = 1;
+        } else if let Some(exception) = exception {
             events.exception.injected = 1;
             events.exception.nr = exception.vector;
             events.exception.has_error_code = exception.error_code.is_some().into();
@@ -102,7 +109,7 @@ impl<'a> KvmCpu<'a> {
             events.exception.injected = 1;
             events.exception.nr = vector::DEBUG;
         }
-        let events_modified = shadowed || self.state.events.exception.injected != 0;
+        let events_modified = shadowed || is_interrupt || self.state.events.exception.injected != 0;
         if synchronise {
             *self.vcpu.sync_regs_mut() = self.state;
             self.vcpu.set_sync_dirty_reg(SyncReg::Register);
@@ -272,7 +279,11 @@ impl Cpu for KvmCpu<'_> {
             .get_xsave()
             .map_err(refused("read the vector state"))?;
         area.clear();
-        area.extend(state.region.iter().flat_map(|word| word.to_le_bytes()));
+        area.resize(size_of_val(&state.region), 0);
+        let (words, _) = area.as_chunks_mut();
+        for (bytes, word) in words.iter_mut().zip(&state.region) {
+            *bytes = word.to_le_bytes();
+        }
         Ok(())
     }
 
@@ -312,6 +323,11 @@ impl Cpu for KvmCpu<'_> {
             Ok(8) => Some(u64::from_le_bytes(bytes)),
             _ => None,
         }
+    }
+
+    fn interrupt_table(&mut self) -> Result<Option<(u64, u16)>, CpuError> {
+        let table = &self.state.sregs.idt;
+        Ok(Some((table.base, table.limit)))
     }
 
     fn physical_address_bits(&self) -> u8 {

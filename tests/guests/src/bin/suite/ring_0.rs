@@ -12,6 +12,7 @@ use runtime::{Machine, lapic, println, privileged, smp};
 
 pub const TESTS: &[(&str, Test)] = &[
     ("ring0-breakpoint", breakpoint),
+    ("ring0-interrupt", interrupt),
     ("ring0-exchange", exchange),
     ("ring0-bits", bits),
     ("ring0-access-flag", access_flag),
@@ -30,6 +31,7 @@ pub const TESTS: &[(&str, Test)] = &[
 ];
 
 const BREAKPOINT: u8 = 3;
+const INTERRUPT: u8 = 0x91;
 /// Offsets of a virtio-mmio device's registers (virtio 1.3, 4.2.2): the magic value, and device features by
 /// a selector.
 const MAGIC: u64 = 0;
@@ -58,6 +60,18 @@ fn breakpoint(_: &Machine) {
     let before = count(BREAKPOINT);
     assert_eq!(at_ring_0(three, 0), 7);
     assert_eq!(count(BREAKPOINT), before + 3);
+}
+
+/// INT n reaches its handler and returns behind itself.
+fn interrupt(_: &Machine) {
+    extern "C" fn two(_: u64) -> u64 {
+        // SAFETY: the handler counts and returns.
+        unsafe { asm!("int {number}", "int {number}", number = const INTERRUPT) };
+        9
+    }
+    let before = count(INTERRUPT);
+    assert_eq!(at_ring_0(two, 0), 9);
+    assert_eq!(count(INTERRUPT), before + 2);
 }
 
 /// One CMPXCHG16B and one CMPXCHG8B with what memory has, and one each with something else.
@@ -370,7 +384,7 @@ extern "C" fn faulting(which: u64) -> u64 {
     match which {
         0 => faulting!("ud2"; 0_u64),
         1 => faulting!("popcnt rax, qword ptr [rsi]"; NOT_MAPPED),
-        2 => faulting!("cmpxchg16b [rsi]"; NOT_MAPPED + 64),
+        2 => faulting!("lock cmpxchg16b [rsi]"; NOT_MAPPED + 64),
         3 => faulting!("cmpxchg16b [rsi]"; address() + 8),
         4 => faulting!("popcnt rax, qword ptr [rsi]"; NOT_CANONICAL),
         _ => faulting!("movaps xmm0, [rsi]"; address() + 1),
