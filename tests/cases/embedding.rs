@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use cuddy_tests::guests;
 use vmm::config::{MachineConfig, SerialConfig};
 use vmm::console::Console;
-use vmm::{ErrorKind, Outcome, Session, StopReason};
+use vmm::{ErrorKind, ExitReason, Outcome, Session, StopReason};
 
 #[path = "../../vmm/examples/boot.rs"]
 #[expect(dead_code, reason = "the example's own main is not called")]
@@ -88,6 +88,39 @@ fn two_machines_run_in_one_process() {
         let outcome = machine.join().unwrap();
         assert_eq!(outcome, Outcome::Stopped(StopReason::Signal(15)));
     }
+}
+
+#[test]
+fn a_program_learns_what_was_counted_and_where_a_guest_crashed() {
+    let config = MachineConfig {
+        kernel: Some(suite().into()),
+        cmdline: Some("test=ring0-unknown".to_owned()),
+        cpus: 2,
+        ..MachineConfig::default()
+    };
+    let console = Console::open(&SerialConfig::None).unwrap();
+    let session = Session::open(config, console).unwrap();
+    let control = session.control();
+    let Outcome::Crash(crash) = session.run().unwrap() else {
+        panic!("nobody loads a decimal number from a device");
+    };
+    assert!(crash.reason.contains("fbld"), "{crash}");
+    let vcpu = crash.vcpu.as_deref().expect("registers");
+    assert_eq!((vcpu.number, vcpu.cs), (0, 8));
+    assert!(
+        crash.reason.contains(&format!("{:#x}", vcpu.rip)),
+        "{crash}"
+    );
+    let metrics = control.metrics();
+    assert_eq!(metrics.vcpus.len(), 2);
+    let failures = metrics.vcpus[0]
+        .exits
+        .iter()
+        .find(|(reason, _)| *reason == ExitReason::InternalError);
+    assert!(
+        failures.is_some_and(|(_, count)| *count >= 1),
+        "{metrics:?}"
+    );
 }
 
 #[test]

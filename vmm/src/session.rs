@@ -160,6 +160,7 @@ impl Session {
                 }
             }
             (_, Command::Rebuild, None) => tracing::info!("{name}: it starts again"),
+            (State::Stopped(outcome), ..) => tracing::info!("{name}: {outcome}"),
             _ => tracing::info!("{name}: {state:?}"),
         }
     }
