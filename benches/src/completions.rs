@@ -4,10 +4,10 @@
 //! Where KVM emulates or executes the instruction itself, nothing is completed and nothing is measured.
 
 use std::fs;
+use std::path::Path;
 
 use crate::Failure;
 use crate::exits::{COUNT, cycles_per_exit, run_bare, run_cuddy};
-use crate::programs::Programs;
 use crate::report::Comparison;
 use crate::statistics::Samples;
 
@@ -16,8 +16,8 @@ const TO_EXIT: f64 = 1.5;
 /// An exit takes thousands of cycles; an instruction of hardware's a few.
 const EXECUTED_BELOW: f64 = 500.0;
 
-pub(crate) fn measure(programs: &Programs, rounds: usize) -> Result<(), Failure> {
-    let guest = fs::read(&programs.suite)?;
+pub(crate) fn measure(suite: &Path, rounds: usize) -> Result<(), Failure> {
+    let guest = fs::read(suite)?;
     let (mut exits, mut completions) = (Samples::default(), Samples::default());
     for round in 0..rounds {
         let mut measure_exits = || {
@@ -30,7 +30,7 @@ pub(crate) fn measure(programs: &Programs, rounds: usize) -> Result<(), Failure>
             measure_exits()?;
         }
         let command_line = format!("test=completion-cost count={COUNT} end=i8042");
-        completions.push(cycles_per_exit(&run_cuddy(programs, &command_line)?)?);
+        completions.push(cycles_per_exit(&run_cuddy(suite, &command_line)?)?);
         if round % 2 == 1 {
             measure_exits()?;
         }

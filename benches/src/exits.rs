@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_ioctls::VcpuExit;
@@ -13,7 +14,6 @@ use vmm::{Outcome, Session};
 use crate::Failure;
 use crate::bare_machine::BareMachine;
 use crate::contenders::MEMORY_MIB;
-use crate::programs::Programs;
 use crate::report::Comparison;
 use crate::statistics::Samples;
 
@@ -42,8 +42,8 @@ const KINDS: [(&str, &str); 4] = [
     ),
 ];
 
-pub(crate) fn measure(programs: &Programs, rounds: usize) -> Result<(), Failure> {
-    let guest = fs::read(&programs.suite)?;
+pub(crate) fn measure(suite: &Path, rounds: usize) -> Result<(), Failure> {
+    let guest = fs::read(suite)?;
     for (kind, words) in KINDS {
         let command_line = format!("{words} count={COUNT} end=i8042");
         let (mut bare, mut cuddy) = (Samples::default(), Samples::default());
@@ -56,7 +56,7 @@ pub(crate) fn measure(programs: &Programs, rounds: usize) -> Result<(), Failure>
             if round % 2 == 0 {
                 measure_bare()?;
             }
-            cuddy.push(cycles_per_exit(&run_cuddy(programs, &command_line)?)?);
+            cuddy.push(cycles_per_exit(&run_cuddy(suite, &command_line)?)?);
             if round % 2 == 1 {
                 measure_bare()?;
             }
@@ -106,10 +106,10 @@ pub(crate) fn run_bare(guest: &[u8], command_line: &str) -> Result<String, Failu
     Ok(String::from_utf8_lossy(&output).into_owned())
 }
 
-pub(crate) fn run_cuddy(programs: &Programs, command_line: &str) -> Result<String, Failure> {
+pub(crate) fn run_cuddy(suite: &Path, command_line: &str) -> Result<String, Failure> {
     let output = SharedBuffer::default();
     let config = MachineConfig {
-        kernel: Some(programs.suite.clone()),
+        kernel: Some(suite.to_owned()),
         cmdline: Some(command_line.to_owned()),
         memory: MemoryConfig::with_size(ByteSize(MEMORY_MIB << 20)),
         ..MachineConfig::default()
