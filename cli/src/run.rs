@@ -11,7 +11,7 @@ use crate::arguments::{Run, RunOptions};
 use crate::metrics_file::MetricsFile;
 use crate::signals::Signals;
 use crate::terminal::{self, EscapeKey, RawMode, TerminalInput, Typed};
-use crate::{config_file, exit_status, log};
+use crate::{config_file, exit_status, log, report_problem};
 
 /// Runs a machine to its end, or prints its configuration.
 pub fn run(options: Run) -> ExitCode {
@@ -151,10 +151,11 @@ fn start(
     let control = session.control();
     let outcome = session.run();
     drop(raw_mode);
-    if let Some(metrics) = metrics {
-        metrics
-            .write(&control.metrics())
-            .map_err(|problem| Failure::Host(problem.to_string()))?;
+    // How the machine ended is what the exit status tells.
+    if let Some(metrics) = metrics
+        && let Err(problem) = metrics.write(&control.metrics())
+    {
+        report_problem(&problem.to_string());
     }
     Ok(outcome?)
 }

@@ -93,6 +93,30 @@ fn what_was_counted_is_in_a_file_when_the_machine_has_ended() {
 }
 
 #[test]
+fn a_feature_that_is_hidden_unasked_is_told_once() {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap();
+    let has = |name: &str| flags.split_ascii_whitespace().any(|flag| flag == name);
+    let is_software = has("hypervisor") && !has("vmx") && !has("svm");
+    let kernel = Kernel::new(&[say("up\n"), reset()].concat());
+    for (cpu, log, lines) in [
+        ("--cpu=host", "--log=warn", usize::from(is_software)),
+        ("--cpu=host", "--log=error", 0),
+        ("--cpu=host,+cx16", "--log=warn", 0),
+        ("--cpu=host,-cx16", "--log=warn", 0),
+    ] {
+        let output = run(&kernel.arguments(&[cpu, log]));
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{errors}");
+        assert_eq!(errors.lines().count(), lines, "{cpu} {log}: {errors}");
+        assert_eq!(
+            errors.matches("--cpu host,+cx16").count(),
+            lines,
+            "{errors}"
+        );
+    }
+}
+
+#[test]
 fn signals_end_a_machine_with_their_number() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let kernel = Kernel::new(&[say("!"), idle()].concat());

@@ -14,7 +14,7 @@ use super::capabilities::{self, Capability};
 use super::huge_pages::{self, HugePagePool};
 use super::kvm_device::{self, KvmAccess, Surroundings};
 use super::processor::{self, Processor, Virtualization};
-use super::software::without_costly_features;
+use super::software::{has_software_kvm, without_costly_features};
 use super::{Ring0Speed, speed, tun};
 
 /// What a finding means.
@@ -250,13 +250,19 @@ fn tell_what_to_expect(report: &mut Report) {
         "take many minutes to their init",
         Some("use a tiny kernel, or a host with hardware virtualisation"),
     );
-    let (_, hidden) = without_costly_features(CpuModel::default());
-    row(
-        "CPU features",
-        Level::Warning,
-        &format!("{}: hidden, as slow here", hidden.join(", ")),
-        Some(&format!("--cpu host,+{} shows them", hidden.join(",+"))),
-    );
+    // A slow hardware KVM hides nothing.
+    if has_software_kvm() {
+        let (_, hidden) = without_costly_features(CpuModel::default());
+        row(
+            "CPU features",
+            Level::Warning,
+            &format!("without {}, which is slow here", hidden.join(", ")),
+            Some(&format!(
+                "for guests to see it: --cpu host,+{}",
+                hidden.join(",+")
+            )),
+        );
+    }
 }
 
 fn look_at_huge_pages(report: &mut Report) {
