@@ -231,14 +231,14 @@ pub fn compare_exchange_16(
     let (mut low, mut high) = (half(old, 0), half(old, 8));
     // The standard library's function wants a symbol that is not linked in a build without optimisation.
     // SAFETY: the trait's word that 16 bytes are there; aligned, and the host has the instruction, as
-    // checked. RBX, which the compiler keeps for itself, is put back.
+    // checked. RBX, which cannot be an operand, is put back; the others are named, or they could be it.
     unsafe {
         std::arch::asm!(
-            "xchg {new_low}, rbx",
-            "lock cmpxchg16b [{place}]",
-            "mov rbx, {new_low}",
-            new_low = inout(reg) half(new, 0) => _,
-            place = in(reg) pointer.as_ptr(),
+            "xchg rsi, rbx",
+            "lock cmpxchg16b [rdi]",
+            "mov rbx, rsi",
+            inout("rsi") half(new, 0) => _,
+            in("rdi") pointer.as_ptr(),
             in("rcx") half(new, 8),
             inout("rax") low,
             inout("rdx") high,
