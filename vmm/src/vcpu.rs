@@ -5,6 +5,7 @@
 //! - [`run_page`]: the page that a vCPU shares with KVM
 //! - [`run_loop`]: KVM_RUN, and what each exit leads to
 //! - [`completion`]: instructions that KVM would not emulate
+//! - [`crash`]: what is told of one that can go no further
 //! - [`state`]: CPUID, model-specific and general registers before the first instruction
 
 mod completion;

@@ -4,8 +4,12 @@
 //! first completion on, KVM leaves the registers in the shared page at each exit and takes them from there
 //! (KVM_CAP_SYNC_REGS, KVM API, 6.74 and `kvm_sync_regs`), which saves five ioctls each.
 //!
-//! KVM has already queued a #UD for the instruction when it gives up. Setting the general registers, as
-//! every completion does, takes that back; see [`cpu::KvmCpu::finish`].
+//! A KVM that was not asked to leave each refused instruction to us (KVM_CAP_EXIT_ON_EMULATION_FAILURE) has
+//! already queued a #UD for it when it gives up. Setting the general registers, as every completion does,
+//! takes that back; see [`cpu::KvmCpu::finish`].
+//!
+//! Every further ioctl costs as much as half an exit where KVM is itself in a virtual machine, so that none is
+//! made but for the vector registers, XCR0 and model-specific registers, by the instructions that use them.
 //!
 //! Memory that a completion writes may be a guest's page tables. A KVM that shadows them learns of that as
 //! the guest's processor does: when the guest invalidates the translation.
