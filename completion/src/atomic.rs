@@ -77,3 +77,6 @@ fn update_ram(
 fn low(value: u128) -> u64 {
     u64::from_le_bytes(at(&value.to_le_bytes(), 0))
 }
+
+#[cfg(test)]
+mod tests;

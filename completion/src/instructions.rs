@@ -12,6 +12,7 @@
 //! - [`vector_state`]: the floating-point and vector registers in the XSAVE area
 //! - [`fxsave`], [`xsave`], [`supervisor_state`]: that area to and from guest memory
 //! - [`vector_move`]: loads and stores of vector registers
+//! - [`x87`]: FILD, the one load that kernels use
 //! - [`vector_mask`], [`opmask`]: AVX-512 masks and their registers
 //! - [`mmx`]: MMX registers
 //! - [`vector_integer`], [`vector_table`], [`lane`]: arithmetic on whole numbers in vectors
@@ -40,6 +41,7 @@ mod vector_move;
 mod vector_permute;
 mod vector_state;
 mod vector_table;
+mod x87;
 mod xsave;
 
 use iced_x86::Mnemonic as M;
@@ -81,6 +83,7 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
         | M::Fninit
         | M::Fnstcw
         | M::Fldcw
+        | M::Fild
         | M::Fnstsw
         | M::Wait
         | M::Fnclex

@@ -38,10 +38,6 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
         }
         M::Movdir64b => move_line(x)?,
         M::Enqcmd | M::Enqcmds => return Err(Exception::invalid_opcode().into()),
-        M::Clzero => {
-            let linear = x.linear(0, 1, Access::Write)? & !63;
-            x.store(linear, &[0; 64])?;
-        }
         M::Xchg => {
             let register = x.instruction.op_register(1);
             let value = x.register(register);
@@ -130,3 +126,6 @@ fn move_line(x: &mut Execution<'_>) -> Step {
     x.load(source, &mut line)?;
     x.store(target, &line)
 }
+
+#[cfg(test)]
+mod tests;

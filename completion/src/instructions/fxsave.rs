@@ -69,6 +69,7 @@ pub fn pending(x: &mut Execution<'_>) -> Step {
 
 fn control(x: &mut Execution<'_>, mnemonic: M) -> Step {
     match mnemonic {
+        M::Fild => return super::x87::load_integer(x),
         M::Fnstcw | M::Fnstsw => {
             x.settle(1 << component::X87)?;
             let offset = if mnemonic == M::Fnstcw { 0 } else { FSW };

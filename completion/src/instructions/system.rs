@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use iced_x86::{Mnemonic as M, Register};
+use iced_x86::{Code, Mnemonic as M, Register};
 
 use crate::cpu::{SegmentName, bits, msr};
 use crate::exception::{Exception, Step};
@@ -73,7 +73,7 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
             if x.registers.get(RCX) & 0xffff_ffff != 0 {
                 return Err(general_protection.into());
             }
-            let linear = x.linear(0, 1, Access::Read)?;
+            let linear = named_address(x, accumulator(x), Access::Read)?;
             x.translate(linear, 1, Access::Read)?;
         }
         M::Mwait | M::Mwaitx => {
@@ -84,17 +84,13 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
             x.hint = Some(Hint::Wait);
         }
         M::Umonitor => {
-            let offset = x.register(x.instruction.op_register(0));
-            let segment = match x.instruction.memory_segment() {
-                Register::None | Register::DS => SegmentName::Ds,
-                Register::ES => SegmentName::Es,
-                Register::CS => SegmentName::Cs,
-                Register::SS => SegmentName::Ss,
-                Register::FS => SegmentName::Fs,
-                _ => SegmentName::Gs,
-            };
-            let linear = linear_address(&x.system, segment, offset, 1, Access::Read)?;
+            let register = x.instruction.op_register(0);
+            let linear = named_address(x, register, Access::Read)?;
             x.translate(linear, 1, Access::Read)?;
+        }
+        M::Clzero => {
+            let linear = named_address(x, accumulator(x), Access::Write)? & !63;
+            x.store(linear, &[0; 64])?;
         }
         M::Umwait | M::Tpause => {
             if x.system.cr4 & bits::CR4_TSD != 0 {
@@ -133,6 +129,34 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// The part of RAX that MONITOR, MONITORX and CLZERO take as an address, by the address size.
+fn accumulator(x: &Execution<'_>) -> Register {
+    match x.instruction.code() {
+        Code::Monitorw | Code::Monitorxw | Code::Clzerow => Register::AX,
+        Code::Monitord | Code::Monitorxd | Code::Clzerod => Register::EAX,
+        _ => Register::RAX,
+    }
+}
+
+/// The linear address of the byte that `register` names, in DS or in the segment of a prefix.
+fn named_address(x: &Execution<'_>, register: Register, access: Access) -> Step<u64> {
+    let name = match x.instruction.segment_prefix() {
+        Register::ES => SegmentName::Es,
+        Register::CS => SegmentName::Cs,
+        Register::SS => SegmentName::Ss,
+        Register::FS => SegmentName::Fs,
+        Register::GS => SegmentName::Gs,
+        _ => SegmentName::Ds,
+    };
+    Ok(linear_address(
+        &x.system,
+        name,
+        x.register(register),
+        1,
+        access,
+    )?)
 }
 
 fn set_edx_eax(x: &mut Execution<'_>, value: u64) {

@@ -1,5 +1,5 @@
 use crate::cpu::{SegmentName, bits};
-use crate::testing::{DATA, Ram, TestCpu, fault, run};
+use crate::testing::{DATA, Ram, TestCpu, fault, run, word};
 use crate::word::put;
 use crate::{Exception, Feature};
 
@@ -13,6 +13,7 @@ const SWAPGS: &[u8] = &[0x0f, 0x01, 0xf8];
 const RDGSBASE: &[u8] = &[0xf3, 0x48, 0x0f, 0xae, 0xc8];
 const WRGSBASE: &[u8] = &[0xf3, 0x48, 0x0f, 0xae, 0xd8];
 const INVPCID: &[u8] = &[0x66, 0x0f, 0x38, 0x82, 0x06];
+const MONITOR: &[u8] = &[0x0f, 0x01, 0xc8];
 const RDRAND: &[u8] = &[0x48, 0x0f, 0xc7, 0xf0];
 const RDSEED: &[u8] = &[0x66, 0x0f, 0xc7, 0xf8];
 
@@ -198,4 +199,76 @@ fn protection_keys() {
     assert_eq!(cpu.registers.general[0], 0);
     cpu.registers.general[1] = 1;
     assert_eq!(fault(&mut cpu, &mut ram, WRPKRU).vector, 13);
+}
+
+#[test]
+fn waiting_for_a_while() {
+    let (mut cpu, mut ram) = machine();
+    cpu.registers.general[0] = DATA;
+    // umonitor rax; umwait ecx; tpause ecx
+    run(&mut cpu, &mut ram, &[0xf3, 0x0f, 0xae, 0xf0]);
+    for code in [[0xf2, 0x0f, 0xae, 0xf1], [0x66, 0x0f, 0xae, 0xf1]] {
+        cpu.registers.rflags = 2 | bits::CF | bits::ZF;
+        cpu.registers.general[1] = 1;
+        let done = run(&mut cpu, &mut ram, &code);
+        assert_eq!(done.hint, Some(crate::Hint::Wait));
+        assert_eq!(cpu.registers.rflags, 2);
+        cpu.registers.general[1] = 2;
+        assert_eq!(fault(&mut cpu, &mut ram, &code).vector, 13);
+        let mut user = cpu.clone().at_level(3);
+        user.system.cr4 |= bits::CR4_TSD;
+        assert_eq!(fault(&mut user, &mut ram, &code).vector, 13);
+        user.missing = vec![Feature::Waitpkg];
+        assert_eq!(fault(&mut user, &mut ram, &code).vector, 6);
+    }
+    cpu.registers.general[0] = 1 << 62;
+    assert_eq!(
+        fault(&mut cpu, &mut ram, &[0xf3, 0x0f, 0xae, 0xf0]).vector,
+        13
+    );
+}
+
+#[test]
+fn one_translation_is_forgotten() {
+    let (mut cpu, mut ram) = machine();
+    // invlpg [rsi], of an address that is none
+    cpu.registers.general[6] = DATA;
+    run(&mut cpu, &mut ram, &[0x0f, 0x01, 0x3e]);
+    assert_eq!(cpu.flushes, 1);
+    let mut user = cpu.at_level(3);
+    assert_eq!(fault(&mut user, &mut ram, &[0x0f, 0x01, 0x3e]).vector, 13);
+}
+
+#[test]
+fn lines_are_cleared() {
+    let (mut cpu, mut ram) = (TestCpu::new(), Ram::new());
+    ram.put(DATA, &[7; 256]);
+    cpu.registers.general[0] = DATA + 0x7f;
+    // clzero
+    run(&mut cpu, &mut ram, &[0x0f, 0x01, 0xfc]);
+    assert_eq!(word(&ram, DATA + 0x38), 0x0707_0707_0707_0707);
+    assert_eq!((word(&ram, DATA + 0x40), word(&ram, DATA + 0x78)), (0, 0));
+    assert_eq!(word(&ram, DATA + 0x80), 0x0707_0707_0707_0707);
+}
+
+#[test]
+fn what_is_monitored_is_there() {
+    let (mut cpu, mut ram) = machine();
+    run(&mut cpu, &mut ram, MONITOR);
+    cpu.registers.general[0] = 1 << 62;
+    assert_eq!(fault(&mut cpu, &mut ram, MONITOR).vector, 13);
+    // With an address of 32 bits it is another.
+    run(&mut cpu, &mut ram, &[0x67, 0x0f, 0x01, 0xc8]);
+    // ss: monitor
+    assert_eq!(
+        fault(&mut cpu, &mut ram, &[0x36, 0x0f, 0x01, 0xc8]).vector,
+        12
+    );
+    cpu.registers.general[1] = 1;
+    assert_eq!(
+        fault(&mut cpu, &mut ram, MONITOR).vector,
+        13,
+        "no extensions"
+    );
+    assert_eq!(fault(&mut cpu.at_level(3), &mut ram, MONITOR).vector, 6);
 }
