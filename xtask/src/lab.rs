@@ -39,6 +39,23 @@ pub(crate) fn assets(workspace: &Workspace) -> Command {
     program(workspace, "assets")
 }
 
+/// The command that builds the tiny kernel, or finds it in the cache, and prints where it is.
+pub(crate) fn guest_kernel(workspace: &Workspace) -> Command {
+    program(workspace, "guest-kernel")
+}
+
+/// The command that boots the tiny kernel on this host's KVM, whatever kind it is.
+pub(crate) fn tiny_kernel_tests(workspace: &Workspace) -> Command {
+    let mut command = workspace.cargo("test");
+    command
+        .args(["--quiet", "-p", "cuddy-lab", "--test", "tiny_kernel"])
+        // Guests that share two processors with others are slow to no purpose.
+        .args(["--", "--test-threads=1"])
+        .env("CUDDY_LAB_CACHE", cache(workspace))
+        .env("CUDDY_BIN", cuddy(workspace));
+    command
+}
+
 /// The command that builds the lab's program.
 pub(crate) fn build_lab(workspace: &Workspace) -> Command {
     let mut command = workspace.cargo("build");

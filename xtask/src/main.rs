@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one door for developers.
 
+mod guest_kernel;
 mod lab;
 mod layers;
 mod step;
@@ -45,6 +46,12 @@ enum Task {
     /// Boot a stock Debian kernel to its shell: on this host, or in the lab where the host's KVM is
     /// missing or a software one.
     Demo,
+    /// Build the tiny kernel (resources/guest-kernel) if it is not in the cache, and say where it is.
+    GuestKernel {
+        /// Run its tests on this host's KVM too.
+        #[arg(long)]
+        test: bool,
+    },
     /// Run the benchmarks.
     Bench {
         /// Arguments for the benchmarks.
@@ -80,6 +87,7 @@ fn run(workspace: &Workspace, task: &Task) -> Result<(), Failure> {
             Ok(())
         }
         Task::Demo => lab::with_terminal(workspace, "demo"),
+        Task::GuestKernel { test } => guest_kernel::run(workspace, *test),
         Task::Bench { arguments } => {
             let mut command = workspace.cargo("bench");
             run_to_end(command.args(["-p", "cuddy-benches"]).args(arguments))

@@ -138,6 +138,23 @@ pub(crate) fn first_dependency(cache: &Cache, package: &str) -> Result<String> {
     })
 }
 
+/// The version of `package` that would be fetched.
+///
+/// # Errors
+///
+/// When the package is not known.
+pub(crate) fn version(cache: &Cache, package: &str) -> Result<String> {
+    with_package_lists(cache, || {
+        let answer = output_of(apt("apt-cache").args(["policy", package]))?;
+        answer
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Candidate: "))
+            .filter(|version| *version != "(none)")
+            .map(str::to_owned)
+            .ok_or_else(|| LabError::Unusable(format!("Debian has no package {package}")))
+    })
+}
+
 /// The code name of the host's Debian, such as `bookworm`.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cuddy_lab::{Cache, LabError, demo, prefetch, runner};
+use cuddy_lab::{Cache, GuestKernel, LabError, demo, prefetch, runner, tiny_initrd};
 
 /// A Linux with a hardware KVM, in a software CPU where the host has none.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ enum Action {
     Shell,
     /// Boot a stock kernel to its shell.
     Demo,
+    /// Build the tiny kernel and print where it and its initrd are.
+    GuestKernel,
 }
 
 fn main() -> ExitCode {
@@ -56,5 +58,13 @@ fn run(action: &Action) -> Result<ExitCode, LabError> {
         }
         Action::Shell => demo::shell(),
         Action::Demo => demo::demo(),
+        Action::GuestKernel => {
+            let cache = Cache::open()?;
+            let kernel = GuestKernel::build(&cache)?;
+            println!("kernel  {}", kernel.vmlinux().display());
+            println!("initrd  {}", tiny_initrd(&cache)?.display());
+            println!("cmdline {}", GuestKernel::CMDLINE);
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
