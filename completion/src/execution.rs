@@ -23,6 +23,8 @@ pub struct Execution<'a> {
     pub instruction: Instruction,
     pub paging: Paging,
     pub hint: Option<Hint>,
+    /// XCR0, once an instruction wanted it.
+    pub xcr0: Option<u64>,
     /// The XSAVE area, once an instruction wanted it.
     pub area: Option<Vec<u8>>,
     pub area_modified: bool,
@@ -89,6 +91,7 @@ pub fn complete(
         instruction: fetched.instruction,
         paging,
         hint: None,
+        xcr0: None,
         area,
         area_modified: false,
         bases_modified: false,
@@ -208,6 +211,14 @@ impl Execution<'_> {
             self.cpu.set_segment_bases(fs.base, gs.base)?;
         }
         self.cpu.set_registers(&self.registers)
+    }
+
+    /// XCR0, which the vCPU is asked for once.
+    pub fn xcr0(&mut self) -> Step<u64> {
+        match self.xcr0 {
+            Some(value) => Ok(value),
+            None => Ok(*self.xcr0.insert(self.cpu.xcr0()?)),
+        }
     }
 
     /// The current privilege level.

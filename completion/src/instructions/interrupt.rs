@@ -34,14 +34,17 @@ fn trap(x: &mut Execution<'_>, exception: Exception) -> Step {
     Err(Stop::Trap(exception))
 }
 
-/// #GP with the vector's error code where the gate is beyond the table or for higher privilege.
+/// #GP with the vector's error code where the gate is beyond the table, none, or for higher privilege; #NP
+/// where it is not present.
 fn check_gate(x: &mut Execution<'_>, vector: u8, base: u64, limit: u16) -> Step {
     /// The error code's bit for the interrupt descriptor table (7.13).
     const IDT: u32 = 1 << 1;
+    const PRESENT: u64 = 1 << 47;
     if !x.system.is_protected() {
         return Ok(());
     }
-    let refused = Exception::with_code(vector::GENERAL_PROTECTION, u32::from(vector) << 3 | IDT);
+    let code = u32::from(vector) << 3 | IDT;
+    let refused = Exception::with_code(vector::GENERAL_PROTECTION, code);
     if x.has_flags(bits::VM) && x.registers.rflags & bits::IOPL != bits::IOPL {
         // Virtual-8086 mode is a supervisor's to interrupt.
         return match x.instruction.mnemonic() {
@@ -64,9 +67,12 @@ fn check_gate(x: &mut Execution<'_>, vector: u8, base: u64, limit: u16) -> Step 
         true => matches!(kind, 0xe | 0xf),
         false => matches!(kind, 5 | 6 | 7 | 0xe | 0xf),
     };
-    match is_gate && level >= x.privilege_level() {
-        true => Ok(()),
-        false => Err(refused.into()),
+    if !is_gate || level < x.privilege_level() {
+        return Err(refused.into());
+    }
+    match gate & PRESENT {
+        0 => Err(Exception::with_code(vector::SEGMENT_NOT_PRESENT, code).into()),
+        _ => Ok(()),
     }
 }
 

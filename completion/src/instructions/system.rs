@@ -180,7 +180,7 @@ pub fn require_xsave(x: &Execution<'_>) -> Step {
 
 fn get_xcr(x: &mut Execution<'_>) -> Step {
     require_xsave(x)?;
-    let mut value = x.cpu.xcr0()?;
+    let mut value = x.xcr0()?;
     match x.registers.get(RCX) & 0xffff_ffff {
         0 => {}
         // XCR0 and what is in use; a feature of its own, on all processors that have XSAVEC.

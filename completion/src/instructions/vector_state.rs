@@ -147,8 +147,8 @@ impl Execution<'_> {
             _ => return Err(Stop::Unknown),
         };
         let protected = self.system.is_protected() && !self.has_flags(bits::VM);
-        let enabled = self.system.cr4 & bits::CR4_OSXSAVE != 0
-            && self.cpu.xcr0()? & vector_state == vector_state;
+        let enabled =
+            self.system.cr4 & bits::CR4_OSXSAVE != 0 && self.xcr0()? & vector_state == vector_state;
         if !protected || !enabled {
             return Err(Exception::invalid_opcode().into());
         }
@@ -160,7 +160,7 @@ impl Execution<'_> {
     pub fn require_opmasks(&mut self) -> Step {
         const STATE: u64 = 0b1110_0110;
         self.require_vectors()?;
-        match self.cpu.xcr0()? & STATE {
+        match self.xcr0()? & STATE {
             STATE => Ok(()),
             _ => Err(Exception::invalid_opcode().into()),
         }
@@ -219,7 +219,7 @@ impl Execution<'_> {
     /// The widest register with the number of `register` that the guest has enabled: what an instruction
     /// with a VEX or EVEX prefix clears.
     pub fn widest(&mut self, register: Register) -> Step<Register> {
-        let xcr0 = self.cpu.xcr0()?;
+        let xcr0 = self.xcr0()?;
         let first = match xcr0 & 0b1110_0000 {
             0b1110_0000 => Register::ZMM0,
             _ => Register::YMM0,

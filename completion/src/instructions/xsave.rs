@@ -38,7 +38,7 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
         x.require_supervisor(Exception::general_protection())?;
     }
     x.require_device()?;
-    let mut enabled = x.cpu.xcr0()?;
+    let mut enabled = x.xcr0()?;
     if is_supervisor {
         enabled |= x.cpu.msr(msr::XSS)?;
     }

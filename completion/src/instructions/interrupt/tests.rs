@@ -57,6 +57,21 @@ fn gates_are_for_levels() {
 }
 
 #[test]
+fn gates_are_present() {
+    let (mut cpu, mut ram) = machine(0);
+    ram.put(TABLE + 16 * 0x20, &(0x0e00u64 << 32).to_le_bytes());
+    let exception = fault(&mut cpu, &mut ram, &[0xcd, 0x20]);
+    let absent = Exception::with_code(vector::SEGMENT_NOT_PRESENT, 0x20 * 8 + 2);
+    assert_eq!(exception, absent);
+    cpu = cpu.at_level(3);
+    assert_eq!(
+        fault(&mut cpu, &mut ram, &[0xcd, 0x20]),
+        refused(0x20),
+        "rights first"
+    );
+}
+
+#[test]
 fn breakpoints_have_gates_too() {
     let (mut cpu, mut ram) = machine(3);
     assert_eq!(fault(&mut cpu, &mut ram, &[0xcc]), Exception::new(3));
