@@ -47,7 +47,7 @@ impl GuestKernel {
     /// walk over the page tables.
     pub const CMDLINE: &str = "console=ttyS0 quiet panic=-1 rodata=off clearcpuid=popcnt,erms,fsrm";
 
-    /// Fetches the source and builds the kernel, or finds it in the cache. A build takes two to three
+    /// Fetches the source and builds the kernel, or finds it in the cache. A build takes some
     /// minutes on two cores.
     ///
     /// # Errors
@@ -181,10 +181,14 @@ impl Build<'_> {
             // The same source gives the same kernel, wherever it is built.
             .args(["KBUILD_BUILD_USER=cuddy", "KBUILD_BUILD_HOST=cuddy"])
             .arg("KBUILD_BUILD_TIMESTAMP=1970-01-01")
-            // The kernel's own checker of objects is a program of the host.
+            // The kernel's own checker of objects is a program of the host. The library by the name of what
+            // is installed: the link of the development package may point into another folder.
             .arg(format!("HOSTCFLAGS=-I{}", headers.display()))
             .arg(format!("LIBELF_FLAGS=-I{}", headers.display()))
-            .arg(format!("LIBELF_LIBS=-L{} -lelf", libraries.display()))
+            .arg(format!(
+                "LIBELF_LIBS=-L{} -l:libelf.so.1",
+                libraries.display()
+            ))
             .env("LC_ALL", "C")
             .env("LD_LIBRARY_PATH", &libraries);
         if let Ok(search) = std::env::join_paths(search) {
