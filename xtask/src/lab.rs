@@ -56,6 +56,18 @@ pub(crate) fn tiny_kernel_tests(workspace: &Workspace) -> Command {
     command
 }
 
+/// Builds everything and boots the stock kernel on this host's KVM, whatever kind it is.
+pub(crate) fn stock_kernel(workspace: &Workspace) -> Result<(), Failure> {
+    let mut command = workspace.cargo("test");
+    command
+        .args(["-p", "cuddy-lab", "--test", "stock"])
+        .args(["--", "--test-threads=1", "--nocapture"])
+        .env("CUDDY_LAB_CACHE", cache(workspace))
+        .env("CUDDY_BIN", cuddy(workspace));
+    run_to_end(&mut build_cuddy(workspace))?;
+    run_to_end(&mut command)
+}
+
 /// The command that builds the lab's program.
 pub(crate) fn build_lab(workspace: &Workspace) -> Command {
     let mut command = workspace.cargo("build");

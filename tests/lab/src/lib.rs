@@ -53,6 +53,7 @@ pub use l1::{Connection, Job, Lab, prefetch};
 pub use machine::{Machine, MachineOptions};
 pub use modules::{Module, Modules};
 pub use process::Program;
+pub use qemu::Qemu;
 pub use root_disk::root_disk;
 pub use supervisor::run as run_in_lab;
 pub use tiny_guest::tiny_initrd;

@@ -136,6 +136,18 @@ impl Machine {
         self.child.id()
     }
 
+    /// Whether its process has ended.
+    ///
+    /// # Errors
+    ///
+    /// The host's.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let status = self.child.try_wait();
+        Ok(status
+            .context(|| "looking after the machine".to_owned())?
+            .is_some())
+    }
+
     /// What the machine wrote on its error output so far.
     pub fn messages(&self) -> String {
         self.messages

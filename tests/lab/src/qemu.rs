@@ -26,7 +26,7 @@ const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// A QEMU that can be run.
 #[derive(Debug, Clone)]
-pub(crate) enum Qemu {
+pub enum Qemu {
     /// The host's.
     Installed(PathBuf),
     /// One that brings all its libraries, in this folder.
@@ -39,7 +39,7 @@ impl Qemu {
     /// # Errors
     ///
     /// When it cannot be fetched.
-    pub(crate) fn find(cache: &Cache) -> Result<Self> {
+    pub fn find(cache: &Cache) -> Result<Self> {
         if let Some(path) = installed(PROGRAM)
             && is_new_enough(&path)
         {
@@ -59,7 +59,7 @@ impl Qemu {
     }
 
     /// A command of it, which does not outlive this process, whatever ends that.
-    pub(crate) fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
         match self {
