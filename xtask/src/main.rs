@@ -32,6 +32,10 @@ enum Task {
         /// Show what every step prints, not only what a failed one printed.
         #[arg(long)]
         verbose: bool,
+        /// Instead: boot a stock kernel on this host's KVM, whatever kind it is. A software one takes
+        /// many minutes.
+        #[arg(long, conflicts_with = "verbose")]
+        stock: bool,
     },
     /// Run the cases with stock kernels, or open a shell in the lab with `shell`.
     Lab {
@@ -75,7 +79,8 @@ fn main() -> ExitCode {
 
 fn run(workspace: &Workspace, task: &Task) -> Result<(), Failure> {
     match task {
-        Task::Test { verbose } => test::run(workspace, *verbose),
+        Task::Test { stock: true, .. } => lab::stock_kernel(workspace),
+        Task::Test { verbose, .. } => test::run(workspace, *verbose),
         Task::Lab { filter, arguments } if filter.as_deref() == Some("shell") => {
             refuse_arguments(arguments)?;
             lab::with_terminal(workspace, "shell")

@@ -28,11 +28,14 @@ pub(crate) fn run(workspace: &Workspace, verbose: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lints of everything, the cases of the lab included, which are no default target.
+/// Lints of everything, with the tests that boot kernels, which are no default targets.
 fn lints(workspace: &Workspace) -> [Command; 2] {
     [
         cargo(workspace, "clippy --workspace --all-targets -- -D warnings"),
-        cargo(workspace, "clippy -p cuddy-lab --test cases -- -D warnings"),
+        cargo(
+            workspace,
+            "clippy -p cuddy-lab --test cases --test tiny_kernel --test stock -- -D warnings",
+        ),
     ]
 }
 
