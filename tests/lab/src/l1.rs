@@ -34,6 +34,8 @@ const DRIVERS: &[&str] = &[
 ];
 
 const MEMORY: &str = "3072";
+/// Processors of L1.
+pub(crate) const CPUS: usize = 2;
 
 // Where the files of a case are in L1.
 const VMLINUZ: &str = "/lab/vmlinuz";
@@ -156,7 +158,8 @@ impl Lab {
         let mut command = self.qemu.command();
         command
             .args(["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"])
-            .args(["-m", MEMORY, "-smp", "2", "-nodefaults", "-display", "none"])
+            .args(["-m", MEMORY, "-smp", &CPUS.to_string()])
+            .args(["-nodefaults", "-display", "none"])
             .args(["-no-reboot", "-nic", "none"])
             .arg("-kernel")
             .arg(&self.kernel)
