@@ -45,6 +45,19 @@ pub trait MmioDevice: Debug + Send {
     fn write(&mut self, offset: u64, data: &[u8]) -> Effect;
 }
 
+/// A range of memory-mapped I/O whose devices come, go and move while the guest runs, such as a window
+/// of a PCI root complex.
+///
+/// Called by vCPU threads, several at once: it finds the device and takes that device's lock, and holds
+/// no lock of its own while the device answers. `offset` and `data` are as for [`MmioDevice`].
+pub trait MmioWindow: Debug + Send + Sync {
+    /// Answers a read, as [`MmioDevice::read`] does.
+    fn read(&self, offset: u64, data: &mut [u8]);
+
+    /// Takes a write.
+    fn write(&self, offset: u64, data: &[u8]) -> Effect;
+}
+
 /// The port I/O space: 64 Ki ports.
 #[derive(Default)]
 pub struct PioBus {
@@ -54,7 +67,14 @@ pub struct PioBus {
 /// The memory-mapped I/O space.
 #[derive(Default)]
 pub struct MmioBus {
-    devices: RangeMap<Arc<Mutex<dyn MmioDevice>>>,
+    devices: RangeMap<MmioPlace>,
+}
+
+/// What a range of the memory-mapped I/O space has.
+#[derive(Debug)]
+enum MmioPlace {
+    Device(Arc<Mutex<dyn MmioDevice>>),
+    Window(Arc<dyn MmioWindow>),
 }
 
 impl PioBus {
@@ -105,21 +125,40 @@ impl MmioBus {
         length: u64,
         device: Arc<Mutex<dyn MmioDevice>>,
     ) -> Result<(), RangeMapError> {
-        self.devices.insert(start, length, device)
+        self.devices
+            .insert(start, length, MmioPlace::Device(device))
+    }
+
+    /// Places `window` on the `length` bytes from the guest-physical address `start`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`insert`](Self::insert).
+    pub fn insert_window(
+        &mut self,
+        start: u64,
+        length: u64,
+        window: Arc<dyn MmioWindow>,
+    ) -> Result<(), RangeMapError> {
+        self.devices
+            .insert(start, length, MmioPlace::Window(window))
     }
 
     /// Fills `data` from the device at `address`; with ones where there is none.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         data.fill(0xff);
-        if let Some((device, offset)) = self.devices.find(address, length_of(data)) {
-            lock(device).read(offset, data);
+        match self.devices.find(address, length_of(data)) {
+            Some((MmioPlace::Device(device), offset)) => lock(device).read(offset, data),
+            Some((MmioPlace::Window(window), offset)) => window.read(offset, data),
+            None => {}
         }
     }
 
     /// Hands `data` to the device at `address`, if there is one.
     pub fn write(&self, address: u64, data: &[u8]) -> Effect {
         match self.devices.find(address, length_of(data)) {
-            Some((device, offset)) => lock(device).write(offset, data),
+            Some((MmioPlace::Device(device), offset)) => lock(device).write(offset, data),
+            Some((MmioPlace::Window(window), offset)) => window.write(offset, data),
             None => Effect::None,
         }
     }

@@ -35,3 +35,12 @@ pub struct Msi {
     /// The 32 bits that are written: vector, delivery mode, trigger mode, level.
     pub data: u32,
 }
+
+/// Where devices send their message-signalled interrupts.
+///
+/// Called by a device, on any thread, and possibly while the device's own lock is held; never blocks.
+/// A message that no local APIC takes is lost, as on a bus.
+pub trait MsiSink: Debug + Send + Sync {
+    /// Sends `message` once.
+    fn send(&self, message: Msi);
+}

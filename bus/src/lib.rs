@@ -4,7 +4,9 @@
 //! a [`PioBus`] or [`MmioBus`], behind a lock of its own. A vCPU thread that leaves the guest with an
 //! access finds the device by its range, takes that one lock, lets the device answer, drops the lock,
 //! and then carries out the [`Effect`] that a write returned. Devices reach the rest of the machine
-//! through the handles [`IrqLine`] and [`DoorbellRegistry`], which are lent to them when they are made.
+//! through the handles [`IrqLine`], [`MsiSink`] and [`DoorbellRegistry`], which are lent to them when
+//! they are made. A range whose devices move while the guest runs is an [`MmioWindow`], which finds them
+//! itself.
 //!
 //! # Lock order
 //!
@@ -27,7 +29,7 @@ mod doorbell;
 mod irq;
 mod range_map;
 
-pub use device::{Effect, MmioBus, MmioDevice, PioBus, PioDevice};
-pub use doorbell::DoorbellRegistry;
-pub use irq::{IrqLine, Msi, UnconnectedIrqLine};
+pub use device::{Effect, MmioBus, MmioDevice, MmioWindow, PioBus, PioDevice};
+pub use doorbell::{Doorbell, DoorbellRegistry};
+pub use irq::{IrqLine, Msi, MsiSink, UnconnectedIrqLine};
 pub use range_map::{RangeMap, RangeMapError};

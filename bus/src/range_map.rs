@@ -74,6 +74,15 @@ impl<T> RangeMap<T> {
         Ok(())
     }
 
+    /// Takes the range that begins at `start` out, and gives its value.
+    pub fn remove(&mut self, start: u64) -> Option<T> {
+        let position = self
+            .entries
+            .binary_search_by_key(&start, |entry| entry.start)
+            .ok()?;
+        Some(self.entries.remove(position).value)
+    }
+
     /// The value whose range holds all of the `length` addresses from `address`, and the offset of
     /// `address` in that range. O(log n).
     pub fn find(&self, address: u64, length: u64) -> Option<(&T, u64)> {

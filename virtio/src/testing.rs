@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bus::{DoorbellRegistry, MmioDevice};
+use bus::{Doorbell, DoorbellRegistry, MmioDevice};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -75,24 +75,24 @@ pub mod status {
 /// A registry that remembers what is registered, and can refuse.
 #[derive(Debug, Default)]
 pub struct RecordedDoorbells {
-    pub registered: Mutex<Vec<(u64, u32)>>,
+    pub registered: Mutex<Vec<Doorbell>>,
     pub refuses: bool,
 }
 
 impl DoorbellRegistry for RecordedDoorbells {
-    fn register(&self, address: u64, value: u32, _event: &EventFd) -> io::Result<()> {
+    fn register(&self, doorbell: Doorbell, _event: &EventFd) -> io::Result<()> {
         if self.refuses {
             return Err(io::Error::other("refused by the test"));
         }
-        self.registered.lock().unwrap().push((address, value));
+        self.registered.lock().unwrap().push(doorbell);
         Ok(())
     }
 
-    fn unregister(&self, address: u64, value: u32, _event: &EventFd) -> io::Result<()> {
+    fn unregister(&self, doorbell: Doorbell, _event: &EventFd) -> io::Result<()> {
         let mut registered = self.registered.lock().unwrap();
         let position = registered
             .iter()
-            .position(|&entry| entry == (address, value))
+            .position(|&entry| entry == doorbell)
             .expect("the device unregisters what it registered");
         registered.remove(position);
         Ok(())

@@ -42,6 +42,40 @@ fn an_access_reaches_its_device_with_the_offset() {
 }
 
 #[test]
+fn a_window_is_called_without_a_lock_of_the_bus() {
+    /// Reads another window through the bus while it answers.
+    #[derive(Debug)]
+    struct Window(Option<MmioBus>);
+
+    impl MmioWindow for Window {
+        fn read(&self, offset: u64, data: &mut [u8]) {
+            match &self.0 {
+                Some(bus) => bus.read(offset, data),
+                None => data.fill(u8::try_from(offset).unwrap()),
+            }
+        }
+
+        fn write(&self, _offset: u64, _data: &[u8]) -> Effect {
+            Effect::Crash
+        }
+    }
+
+    let mut inner = MmioBus::default();
+    inner
+        .insert_window(0x40, 0x40, Arc::new(Window(None)))
+        .unwrap();
+    let mut bus = MmioBus::default();
+    bus.insert_window(0x1000, 0x100, Arc::new(Window(Some(inner))))
+        .unwrap();
+    let mut data = [0; 2];
+    bus.read(0x1042, &mut data);
+    assert_eq!(data, [2, 2]);
+    assert_eq!(bus.write(0x1000, &[0]), Effect::Crash);
+    let probe = Arc::new(Mutex::new(Probe::default()));
+    assert!(bus.insert(0x10ff, 1, probe).is_err());
+}
+
+#[test]
 fn nobody_answers_with_ones() {
     let mut bus = PioBus::default();
     bus.insert(0x60, 1, Arc::new(Mutex::new(Probe::default())))

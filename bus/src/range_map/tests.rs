@@ -29,6 +29,19 @@ fn the_last_address_of_the_space_can_be_used() {
     ));
 }
 
+#[test]
+fn what_is_taken_out_leaves_room() {
+    let mut map = RangeMap::new();
+    map.insert(0x10, 4, 'a').unwrap();
+    map.insert(0x20, 4, 'b').unwrap();
+    assert_eq!(map.remove(0x12), None);
+    assert_eq!(map.remove(0x10), Some('a'));
+    assert_eq!(map.remove(0x10), None);
+    assert_eq!(map.find(0x10, 1), None);
+    map.insert(0xc, 0x10, 'c').unwrap();
+    assert_eq!(map.find(0x20, 4), Some((&'b', 0)));
+}
+
 proptest! {
     /// The map agrees with a plain list that is searched from end to end.
     #[test]

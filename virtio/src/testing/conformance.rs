@@ -3,6 +3,7 @@
 use super::driver_queue::{INDIRECT, NEXT, WRITE};
 use super::{Driver, HOLE, RecordedDoorbells, register, status};
 use crate::{VirtioDevice, feature};
+use bus::Doorbell;
 
 /// A device type under test.
 pub struct Subject<'a> {
@@ -154,9 +155,12 @@ fn starts_stops_and_starts(subject: &Subject<'_>) {
     let mut driver = driver(subject);
     for _ in 0..3 {
         driver.start(subject.features | RING, QUEUE_SIZE);
-        let rung: Vec<(u64, u32)> = driver.doorbells.registered.lock().unwrap().clone();
-        let expected: Vec<(u64, u32)> = (0..u32::try_from(driver.queues.len()).unwrap())
-            .map(|index| (Driver::BASE_ADDRESS + register::QUEUE_NOTIFY, index))
+        let rung: Vec<Doorbell> = driver.doorbells.registered.lock().unwrap().clone();
+        let expected: Vec<Doorbell> = (0..u32::try_from(driver.queues.len()).unwrap())
+            .map(|index| Doorbell {
+                address: Driver::BASE_ADDRESS + register::QUEUE_NOTIFY,
+                value: Some(index),
+            })
             .collect();
         assert_eq!(rung, expected);
         (subject.exercise)(&mut driver);

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bus::{DoorbellRegistry, Effect, MmioDevice};
+use bus::{Doorbell, DoorbellRegistry, Effect, MmioDevice};
 use virtio_queue::QueueState;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -47,12 +47,12 @@ pub struct MmioTransport {
     queue_select: u32,
     queues: Vec<QueueState>,
     /// One for each queue, from DRIVER_OK to the reset.
-    doorbells: Vec<Doorbell>,
+    doorbells: Vec<QueueDoorbell>,
     paused: bool,
 }
 
 #[derive(Debug)]
-struct Doorbell {
+struct QueueDoorbell {
     event: EventFd,
     /// The guest's writes signal `event` without an exit.
     registered: bool,
@@ -328,9 +328,9 @@ impl MmioTransport {
         self.stop_device();
         for (index, doorbell) in (0_u32..).zip(&self.doorbells) {
             if doorbell.registered
-                && let Err(error) =
-                    self.registry
-                        .unregister(self.doorbell_address(), index, &doorbell.event)
+                && let Err(error) = self
+                    .registry
+                    .unregister(self.doorbell(index), &doorbell.event)
             {
                 tracing::warn!(
                     device = self.device.name(),
@@ -406,7 +406,7 @@ impl MmioTransport {
         while self.doorbells.len() < self.queues.len() {
             let event =
                 EventFd::new(EFD_NONBLOCK).map_err(|source| host("make a doorbell", source))?;
-            self.doorbells.push(Doorbell {
+            self.doorbells.push(QueueDoorbell {
                 event,
                 registered: false,
             });
@@ -416,12 +416,15 @@ impl MmioTransport {
 
     /// A doorbell that the host does not take is served by the bus.
     fn register_doorbells(&mut self) {
-        let address = self.doorbell_address();
+        let base = self.base_address;
         for ((index, doorbell), queue) in (0_u32..).zip(&mut self.doorbells).zip(&self.queues) {
             if !queue.ready || doorbell.registered {
                 continue;
             }
-            match self.registry.register(address, index, &doorbell.event) {
+            match self
+                .registry
+                .register(doorbell_at(base, index), &doorbell.event)
+            {
                 Ok(()) => doorbell.registered = true,
                 Err(error) => tracing::warn!(
                     device = self.device.name(),
@@ -431,8 +434,15 @@ impl MmioTransport {
         }
     }
 
-    fn doorbell_address(&self) -> u64 {
-        self.base_address.wrapping_add(QUEUE_NOTIFY_OFFSET)
+    fn doorbell(&self, index: u32) -> Doorbell {
+        doorbell_at(self.base_address, index)
+    }
+}
+
+fn doorbell_at(base_address: u64, index: u32) -> Doorbell {
+    Doorbell {
+        address: base_address.wrapping_add(QUEUE_NOTIFY_OFFSET),
+        value: Some(index),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bus::DoorbellRegistry;
-use kvm_ioctls::{IoEventAddress, VmFd};
+use bus::{Doorbell, DoorbellRegistry};
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::interrupts::Interrupts;
@@ -50,18 +50,33 @@ impl Doorbells {
 }
 
 impl DoorbellRegistry for Doorbells {
-    fn register(&self, address: u64, value: u32, event: &EventFd) -> io::Result<()> {
+    fn register(&self, doorbell: Doorbell, event: &EventFd) -> io::Result<()> {
         if let Err(error) = self.connect_interrupt() {
+            let address = doorbell.address;
             tracing::error!("the device at {address:#x} cannot interrupt its guest: {error}");
         }
-        self.vm
-            .register_ioevent(event, &IoEventAddress::Mmio(address), value)
-            .map_err(Into::into)
+        register(&self.vm, doorbell, event)
     }
 
-    fn unregister(&self, address: u64, value: u32, event: &EventFd) -> io::Result<()> {
-        self.vm
-            .unregister_ioevent(event, &IoEventAddress::Mmio(address), value)
-            .map_err(Into::into)
+    fn unregister(&self, doorbell: Doorbell, event: &EventFd) -> io::Result<()> {
+        unregister(&self.vm, doorbell, event)
     }
+}
+
+fn register(vm: &VmFd, doorbell: Doorbell, event: &EventFd) -> io::Result<()> {
+    let address = IoEventAddress::Mmio(doorbell.address);
+    match doorbell.value {
+        Some(value) => vm.register_ioevent(event, &address, value),
+        None => vm.register_ioevent(event, &address, NoDatamatch),
+    }
+    .map_err(Into::into)
+}
+
+fn unregister(vm: &VmFd, doorbell: Doorbell, event: &EventFd) -> io::Result<()> {
+    let address = IoEventAddress::Mmio(doorbell.address);
+    match doorbell.value {
+        Some(value) => vm.unregister_ioevent(event, &address, value),
+        None => vm.unregister_ioevent(event, &address, NoDatamatch),
+    }
+    .map_err(Into::into)
 }

@@ -1,0 +1,159 @@
+//! The configuration space of an endpoint, and what a guest's writes to it mean: interrupts by pin and by
+//! message, and the function-level reset (PCI Express Base Specification 5.0, 6.6.2).
+//!
+//! A part of a function, under the function's lock.
+
+use std::sync::Arc;
+
+use crate::bar::Bar;
+use crate::configuration::{CapabilityId, ConfigurationError, ConfigurationSpace};
+use crate::express::Express;
+use crate::header::{Identity, command, register, status};
+use crate::intx::{INTA, Intx};
+use crate::msix::{Msix, MsixPlace};
+
+/// What a write to the configuration space asks of its function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a function has to reset itself when it is asked to"]
+pub enum ConfigWrite {
+    /// Nothing more.
+    Done,
+    /// A function-level reset: of what the function has beside its configuration space, which is reset
+    /// already, interrupts included.
+    Reset,
+}
+
+/// The configuration space of an endpoint, which is integrated into the root complex.
+#[derive(Debug)]
+pub struct Endpoint {
+    configuration: ConfigurationSpace,
+    express: Express,
+    /// The vectors, and the offset of their message control.
+    msix: Option<(Arc<Msix>, u8)>,
+    intx: Option<Arc<Intx>>,
+}
+
+impl Endpoint {
+    /// An endpoint without registers and interrupts.
+    ///
+    /// # Errors
+    ///
+    /// None that a caller can cause: an empty configuration space has room.
+    pub fn new(identity: Identity) -> Result<Self, ConfigurationError> {
+        let mut configuration = ConfigurationSpace::new(identity);
+        let express = Express::add(&mut configuration)?;
+        Ok(Self {
+            configuration,
+            express,
+            msix: None,
+            intx: None,
+        })
+    }
+
+    /// Gives it registers.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ConfigurationSpace::add_bar`].
+    pub fn add_bar(&mut self, index: usize, bar: Bar) -> Result<(), ConfigurationError> {
+        self.configuration.add_bar(index, bar)
+    }
+
+    /// Gives it a capability of its own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ConfigurationSpace::add_capability`].
+    pub fn add_capability(
+        &mut self,
+        id: CapabilityId,
+        body: &[u8],
+        writable: &[u8],
+    ) -> Result<u8, ConfigurationError> {
+        self.configuration.add_capability(id, body, writable)
+    }
+
+    /// Gives it vectors, whose table and pending bits the function puts at `place`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationError::NoRoom`] when the configuration space is full.
+    pub fn add_msix(
+        &mut self,
+        msix: Arc<Msix>,
+        place: MsixPlace,
+    ) -> Result<(), ConfigurationError> {
+        let control = msix.add_capability(&mut self.configuration, place)?;
+        self.msix = Some((msix, control));
+        Ok(())
+    }
+
+    /// Gives it a pin, INTA#. `interrupt_line` is what guests without ACPI find in the register of that
+    /// name.
+    pub fn set_intx(&mut self, intx: Arc<Intx>, interrupt_line: u8) {
+        let lines = [interrupt_line, INTA];
+        self.configuration.put(register::INTERRUPT_LINE, &lines);
+        self.intx = Some(intx);
+    }
+
+    /// The bytes.
+    pub const fn configuration(&self) -> &ConfigurationSpace {
+        &self.configuration
+    }
+
+    /// Answers a read.
+    pub fn read(&self, offset: u16, data: &mut [u8]) {
+        self.configuration.read(offset, data);
+        let index = u16::from(register::STATUS).checked_sub(offset);
+        let status = index.and_then(|index| data.get_mut(usize::from(index)));
+        if let (Some(status), Some(intx)) = (status, &self.intx)
+            && intx.is_pending()
+        {
+            *status |= status::INTERRUPT;
+        }
+    }
+
+    /// Takes a write.
+    pub fn write(&mut self, offset: u16, data: &[u8]) -> ConfigWrite {
+        if self.express.asks_for_reset(offset, data) {
+            self.reset();
+            return ConfigWrite::Reset;
+        }
+        let before = self.msix_control();
+        self.configuration.write(offset, data);
+        let after = self.msix_control();
+        if let Some((msix, _)) = &self.msix
+            && before != after
+        {
+            msix.set_control(after);
+            if let Some(intx) = &self.intx {
+                intx.set_replaced(msix.is_enabled());
+            }
+        }
+        if let Some(intx) = &self.intx
+            && offset < u16::from(register::STATUS)
+        {
+            intx.set_disabled(self.configuration.has_command(command::INTX_DISABLE));
+        }
+        ConfigWrite::Done
+    }
+
+    fn reset(&mut self) {
+        self.configuration.reset();
+        if let Some((msix, _)) = &self.msix {
+            msix.reset();
+        }
+        if let Some(intx) = &self.intx {
+            intx.reset();
+        }
+    }
+
+    fn msix_control(&self) -> u16 {
+        let offset = self.msix.as_ref().map(|(_, control)| *control);
+        let value = offset.map_or(0, |offset| self.configuration.number::<2>(offset));
+        u16::try_from(value).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bus::{IrqLine, Msi, MsiSink};
+
+use super::*;
+
+#[derive(Debug, Default)]
+struct Probe {
+    level: AtomicBool,
+    sent: Mutex<Vec<Msi>>,
+}
+
+impl IrqLine for Probe {
+    fn set_level(&self, asserted: bool) {
+        self.level.store(asserted, Ordering::SeqCst);
+    }
+}
+
+impl MsiSink for Probe {
+    fn send(&self, message: Msi) {
+        self.sent.lock().unwrap().push(message);
+    }
+}
+
+struct Machine {
+    probe: Arc<Probe>,
+    endpoint: Endpoint,
+    msix: Arc<Msix>,
+    intx: Arc<Intx>,
+}
+
+fn machine() -> Machine {
+    let probe = Arc::new(Probe::default());
+    let mut endpoint = Endpoint::new(Identity {
+        vendor_id: 0x1af4,
+        device_id: 0x1044,
+        revision_id: 1,
+        class: [0xff, 0, 0],
+        subsystem_vendor_id: 0x1af4,
+        subsystem_id: 0x40,
+    })
+    .unwrap();
+    let msix = Arc::new(Msix::new(2, probe.clone()));
+    let place = MsixPlace {
+        bar: 0,
+        table_offset: 0,
+        pending_offset: 0x800,
+    };
+    endpoint.add_msix(msix.clone(), place).unwrap();
+    let intx = Arc::new(Intx::new(probe.clone()));
+    endpoint.set_intx(intx.clone(), 17);
+    Machine {
+        probe,
+        endpoint,
+        msix,
+        intx,
+    }
+}
+
+impl Machine {
+    fn level(&self) -> bool {
+        self.probe.level.load(Ordering::SeqCst)
+    }
+
+    fn read(&self, offset: u16) -> u32 {
+        let mut data = [0; 4];
+        self.endpoint.read(offset, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    /// Offset of a capability.
+    fn find(&self, id: CapabilityId) -> u16 {
+        let mut offset = self.read(0x34) & 0xff;
+        while offset != 0 {
+            let head = self.read(u16::try_from(offset).unwrap());
+            if head & 0xff == id as u32 {
+                return u16::try_from(offset).unwrap();
+            }
+            offset = head >> 8 & 0xff;
+        }
+        panic!("no capability {id:?}")
+    }
+
+    fn write(&mut self, offset: u16, data: &[u8]) {
+        assert_eq!(self.endpoint.write(offset, data), ConfigWrite::Done);
+    }
+}
+
+#[test]
+fn the_pin_follows_causes_and_the_disable_bit() {
+    let mut machine = machine();
+    assert_eq!(machine.read(0x3c), 0x0111);
+    machine.intx.raise(1);
+    assert!(machine.level());
+    assert_eq!(machine.read(4) >> 16, 0x18);
+    let mut status = [0; 1];
+    machine.endpoint.read(6, &mut status);
+    assert_eq!(status, [0x18]);
+    machine.write(4, &command::INTX_DISABLE.to_le_bytes());
+    assert!(!machine.level());
+    assert_eq!(
+        machine.read(4) >> 16,
+        0x18,
+        "the status tells of a disabled pin"
+    );
+    machine.write(4, &[0; 2]);
+    assert!(machine.level());
+    assert_eq!(machine.intx.take(), 1);
+    assert!(!machine.level());
+    assert_eq!(machine.read(4) >> 16, 0x10);
+}
+
+#[test]
+fn msix_takes_the_place_of_the_pin() {
+    let mut machine = machine();
+    let control = machine.find(CapabilityId::MsiX) + 2;
+    machine.intx.raise(1);
+    machine.write(control, &0x8000_u16.to_le_bytes());
+    assert!(machine.msix.is_enabled() && !machine.level());
+    machine.msix.write_table(8, &77_u64.to_le_bytes());
+    machine.msix.fire(0);
+    assert_eq!(machine.probe.sent.lock().unwrap()[0].data, 77);
+    // A byte is enough.
+    machine.write(control + 1, &[0]);
+    assert!(!machine.msix.is_enabled() && machine.level());
+}
+
+#[test]
+fn a_function_level_reset_is_asked_for_by_one_bit() {
+    let mut machine = machine();
+    let express = machine.find(CapabilityId::Express);
+    assert_eq!(machine.read(express) >> 16, 0x92);
+    assert_eq!(machine.read(express + 4), 1 << 28 | 1 << 15);
+    machine.write(express + 8, &0x7fff_u16.to_le_bytes());
+    assert_eq!(machine.read(express + 8), 0x78ff);
+    machine.write(4, &[0xff; 2]);
+    let control = machine.find(CapabilityId::MsiX) + 2;
+    machine.write(control, &[0xff; 2]);
+    for write in [(express + 8, &[0, 0x80][..]), (express + 9, &[0x80][..])] {
+        machine.intx.raise(1);
+        let outcome = machine.endpoint.write(write.0, write.1);
+        assert_eq!(outcome, ConfigWrite::Reset);
+        assert_eq!(machine.read(express + 8), 0x2810);
+        assert_eq!(machine.read(4), 0x0010_0000);
+        assert!(!machine.msix.is_enabled() && !machine.level());
+        assert_eq!(machine.read(0x3c), 0x0111);
+    }
+}
