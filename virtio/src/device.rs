@@ -17,6 +17,8 @@ pub mod feature {
     pub const RING_EVENT_IDX: u64 = 1 << 29;
     /// The device follows virtio 1.0 or later.
     pub const VERSION_1: u64 = 1 << 32;
+    /// The driver can reset a queue by itself (2.6.1). Offered by transports that have a register for it.
+    pub const RING_RESET: u64 = 1 << 40;
 
     /// What the ring of this crate can do; transports offer it beside the device's own features.
     pub const RING: u64 = RING_INDIRECT_DESC | RING_EVENT_IDX | VERSION_1;

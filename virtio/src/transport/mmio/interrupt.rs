@@ -1,36 +1,28 @@
-//! The interrupt of a virtio-mmio device, and what of its registers changes by the device itself.
+//! The interrupt of a virtio-mmio device: one wire, and a register that says why.
 //!
 //! Shared by the transport (vCPU threads, under the device's lock) and the device's worker, which takes
 //! no lock: everything is atomic.
 
-use std::fmt::Display;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::register::{interrupt_status, status};
-use crate::Interrupt;
-use crate::transport::broken_log::BrokenLog;
+use super::register::interrupt_status;
+use crate::transport::link::Notifier;
 
-/// Status, interrupt status and configuration generation, and the wire to the guest.
+/// Interrupt status, and the wire to the guest.
 #[derive(Debug)]
 pub(super) struct MmioInterrupt {
     /// Signalled for each interrupt: the wire is edge-triggered.
     event: EventFd,
-    pub status: AtomicU32,
-    pub interrupt_status: AtomicU32,
-    pub config_generation: AtomicU32,
-    broken_log: BrokenLog,
+    pub(super) interrupt_status: AtomicU32,
 }
 
 impl MmioInterrupt {
-    pub(super) fn new(device: &str, event: EventFd) -> Self {
+    pub(super) const fn new(event: EventFd) -> Self {
         Self {
             event,
-            status: AtomicU32::new(0),
             interrupt_status: AtomicU32::new(0),
-            config_generation: AtomicU32::new(0),
-            broken_log: BrokenLog::new(device),
         }
     }
 
@@ -44,23 +36,16 @@ impl MmioInterrupt {
     }
 }
 
-impl Interrupt for MmioInterrupt {
-    fn signal_used(&self, _queue_index: u16) {
+impl Notifier for MmioInterrupt {
+    fn used_buffer(&self, _queue_index: u16) {
         self.raise(interrupt_status::USED_BUFFER);
     }
 
-    fn signal_config_change(&self) {
-        self.config_generation.fetch_add(1, Ordering::Release);
+    fn configuration_change(&self) {
         self.raise(interrupt_status::CONFIG_CHANGE);
     }
 
-    fn mark_broken(&self, reason: &dyn Display) {
-        let before = self
-            .status
-            .fetch_or(status::DEVICE_NEEDS_RESET, Ordering::AcqRel);
-        self.broken_log.write(reason);
-        if before & status::DRIVER_OK != 0 {
-            self.raise(interrupt_status::CONFIG_CHANGE);
-        }
+    fn reset(&self) {
+        self.interrupt_status.store(0, Ordering::Release);
     }
 }
