@@ -1,11 +1,12 @@
 //! A driver for tests: the other side of the transport and of the rings.
 //!
-//! [`Driver`] owns a device on its MMIO transport, with memory, an interrupt and doorbells, and speaks
-//! the guest's language to it: registers, descriptors, rings. [`conformance`] is the suite that each
-//! device passes.
+//! [`Driver`] owns a device on a transport, with memory, an interrupt and doorbells, and speaks the guest's
+//! language to it: registers, descriptors, rings. Registers are named as on MMIO, whatever the transport
+//! is. [`conformance`] is the suite that each device passes on each transport.
 
 pub mod conformance;
 mod driver_queue;
+pub mod transport;
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -13,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use bus::{Doorbell, DoorbellRegistry, MmioDevice};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
-use crate::transport::MmioTransport;
 use crate::{GuestMemory, VirtioDevice, feature};
 pub use driver_queue::{Buffer, DriverQueue};
+pub use transport::{Kind, Transport};
 
 /// Bytes of each of the three regions of [`memory`].
 pub const REGION_BYTES: usize = 0x10_0000;
@@ -103,12 +104,11 @@ impl DoorbellRegistry for RecordedDoorbells {
 #[derive(Debug)]
 pub struct Driver {
     pub memory: Arc<GuestMemory>,
-    pub transport: MmioTransport,
+    pub transport: Transport,
     pub doorbells: Arc<RecordedDoorbells>,
     pub queues: Vec<DriverQueue>,
     /// The features of the last [`negotiate`](Self::negotiate).
     pub features: u64,
-    interrupt: EventFd,
     next_free: u64,
 }
 
@@ -116,28 +116,31 @@ impl Driver {
     /// Where the registers are.
     pub const BASE_ADDRESS: u64 = 0xfe00_0000;
 
-    /// A machine with nothing but `device`.
+    /// A machine with nothing but `device`, on MMIO.
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
-        Self::with_memory(device, memory())
+        Self::on(Kind::Mmio, device)
     }
 
-    /// A machine with `device` and this memory, of which the bytes from 0x1000 are used.
-    pub fn with_memory(device: Box<dyn VirtioDevice>, memory: Arc<GuestMemory>) -> Self {
-        let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
-        let doorbells = Arc::new(RecordedDoorbells::default());
+    /// A machine with nothing but `device`.
+    pub fn on(kind: Kind, device: Box<dyn VirtioDevice>) -> Self {
+        Self::build(kind, device, memory(), RecordedDoorbells::default())
+    }
+
+    /// A machine with `device`, this memory and these doorbells.
+    pub fn build(
+        kind: Kind,
+        device: Box<dyn VirtioDevice>,
+        memory: Arc<GuestMemory>,
+        doorbells: RecordedDoorbells,
+    ) -> Self {
+        let doorbells = Arc::new(doorbells);
+        let registry: Arc<dyn DoorbellRegistry> = doorbells.clone();
         Self {
-            transport: MmioTransport::new(
-                device,
-                Arc::clone(&memory),
-                Self::BASE_ADDRESS,
-                interrupt.try_clone().unwrap(),
-                Arc::<RecordedDoorbells>::clone(&doorbells),
-            ),
+            transport: Transport::new(kind, device, Arc::clone(&memory), registry),
             memory,
             doorbells,
             queues: Vec::new(),
             features: 0,
-            interrupt,
             next_free: 0x1000,
         }
     }
@@ -177,6 +180,7 @@ impl Driver {
     /// Resets, and asks for `features` and VERSION_1. Returns whether the device agrees.
     pub fn negotiate(&mut self, features: u64) -> bool {
         self.reset();
+        self.transport.use_interrupts();
         self.write(register::STATUS, status::ACKNOWLEDGE);
         let mut value = status::ACKNOWLEDGE | status::DRIVER;
         self.write(register::STATUS, value);
@@ -192,6 +196,11 @@ impl Driver {
 
     /// Lays a ring out for the next queue and tells the device of it.
     pub fn add_queue(&mut self, size: u16) {
+        self.add_queue_with(size, |_| {});
+    }
+
+    /// As [`add_queue`](Self::add_queue), with `change` before the queue is said to be ready.
+    pub fn add_queue_with(&mut self, size: u16, change: impl FnOnce(&mut Self)) {
         let index = u32::try_from(self.queues.len()).unwrap();
         let entries = usize::from(size);
         let table = self.allocate(16 * entries);
@@ -214,6 +223,8 @@ impl Driver {
             self.write(register, low_half(address));
             self.write(register + 4, low_half(address >> 32));
         }
+        self.transport.use_queue_interrupt(index);
+        change(self);
         self.write(register::QUEUE_READY, 1);
     }
 
@@ -241,7 +252,7 @@ impl Driver {
         assert_eq!(self.status(), 0);
         self.queues.clear();
         self.next_free = 0x1000;
-        let _nothing_pending = self.interrupt.read();
+        self.transport.take_interrupts();
     }
 
     /// Address of `length` bytes, zeroed, that nobody else uses, in the first region.
@@ -305,21 +316,21 @@ impl Driver {
         written
     }
 
-    /// Waits for an edge of the interrupt; returns the interrupt status, acknowledged.
+    /// Waits for an interrupt; returns what it says: 1 for used buffers, 2 for the configuration.
     pub fn wait_interrupt(&mut self) -> u32 {
         let end = Instant::now() + PATIENCE;
-        while self.interrupt.read().is_err() {
+        loop {
+            if let Some(bits) = self.transport.take_interrupts() {
+                return bits;
+            }
             assert!(Instant::now() < end, "no interrupt in time");
             std::thread::sleep(Duration::from_micros(50));
         }
-        let bits = self.read(register::INTERRUPT_STATUS);
-        self.write(register::INTERRUPT_ACK, bits);
-        bits
     }
 
-    /// Whether an edge came since the last look.
+    /// Whether an interrupt came since the last look.
     pub fn interrupted(&mut self) -> bool {
-        self.interrupt.read().is_ok()
+        self.transport.take_interrupts().is_some()
     }
 
     /// Waits until the device says that it needs a reset.

@@ -7,9 +7,8 @@ mod broken_log;
 mod core;
 mod link;
 mod mmio;
+mod pci;
 mod status;
 
 pub use mmio::MmioTransport;
-
-/// "CUDY", for the vendor identifiers of virtio-mmio.
-const VENDOR_ID: u32 = 0x5944_5543;
+pub use pci::{PciInterrupts, PciTransport};

@@ -48,16 +48,25 @@ pub(super) struct TransportCore<N> {
 /// Where the driver rings for a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DoorbellPlace {
+    /// Nowhere at present.
+    Nowhere,
     /// All at one address, by four bytes with the queue's index.
     Shared(u64),
+    /// Each at an address of its own, four bytes apart.
+    Own(u64),
 }
 
 impl DoorbellPlace {
     fn doorbell(self, queue_index: u32) -> Option<Doorbell> {
         match self {
+            Self::Nowhere => None,
             Self::Shared(address) => Some(Doorbell {
                 address,
                 value: Some(queue_index),
+            }),
+            Self::Own(first) => Some(Doorbell {
+                address: first.checked_add(u64::from(queue_index).checked_mul(4)?)?,
+                value: None,
             }),
         }
     }
@@ -153,6 +162,16 @@ impl<N: Notifier> TransportCore<N> {
         }
     }
 
+    /// The selected 32 of the features that the driver wants.
+    pub(super) fn driver_features(&self) -> u32 {
+        let [low, high] = halves(self.driver_features);
+        match self.driver_features_select {
+            0 => low,
+            1 => high,
+            _ => 0,
+        }
+    }
+
     /// Features can be written between DRIVER and FEATURES_OK (3.1.1, steps 4 and 5).
     pub(super) fn write_driver_features(&mut self, value: u32) {
         let state = self.status() & (status::DRIVER | status::FEATURES_OK | status::FAILED);
@@ -165,6 +184,11 @@ impl<N: Notifier> TransportCore<N> {
             // Nothing is offered from bit 64 on; FEATURES_OK will be refused.
             _ => self.driver_wants_unknown |= value != 0,
         }
+    }
+
+    /// How many queues there are.
+    pub(super) fn queue_count(&self) -> usize {
+        self.queues.len()
     }
 
     pub(super) fn selected_queue(&self) -> Option<&QueueState> {
@@ -204,6 +228,26 @@ impl<N: Notifier> TransportCore<N> {
         }
     }
 
+    /// Resets the selected queue alone (2.6.1): whatever the device had taken from it is completed, and
+    /// the driver may configure it anew. Only with RING_RESET, and for a queue that is in use.
+    pub(super) fn reset_queue(&mut self) {
+        let resets = self.driver_features & feature::RING_RESET != 0;
+        if !resets || !self.has_status(status::DRIVER_OK) {
+            return;
+        }
+        let index = usize::try_from(self.queue_select).unwrap_or(usize::MAX);
+        if !self.queues.get(index).is_some_and(|queue| queue.ready) {
+            return;
+        }
+        self.stop_device();
+        if let Some(queue) = self.queues.get_mut(index) {
+            *queue = unused(queue.max_size);
+        }
+        if self.is_running() {
+            self.start_device();
+        }
+    }
+
     /// Rings for the queue at `index`, where a driver's doorbell comes over the bus.
     pub(super) fn ring_doorbell(&self, index: u32) {
         let doorbell = usize::try_from(index)
@@ -212,6 +256,18 @@ impl<N: Notifier> TransportCore<N> {
         if let Some(doorbell) = doorbell {
             // The counter is full when this fails, so the event is pending.
             let _already_pending = doorbell.event.write(1);
+        }
+    }
+
+    /// The driver rings at another place from now on.
+    pub(super) fn move_doorbells(&mut self, place: DoorbellPlace) {
+        if self.doorbell_place == place {
+            return;
+        }
+        self.unregister_doorbells();
+        self.doorbell_place = place;
+        if self.is_running() {
+            self.register_doorbells();
         }
     }
 
@@ -291,11 +347,14 @@ impl<N: Notifier> TransportCore<N> {
         self.queues = sizes.iter().copied().map(unused).collect();
     }
 
-    /// Stops the device and keeps the state of its queues.
+    /// Stops the device and keeps the state of its queues. Of those that were not in use there is none: the
+    /// driver may have configured them meanwhile.
     fn stop_device(&mut self) {
         let stopped = self.device.stop();
         for (state, queue) in self.queues.iter_mut().zip(stopped) {
-            *state = queue.state();
+            if queue.ready() {
+                *state = queue.state();
+            }
         }
     }
 

@@ -12,7 +12,6 @@ use std::sync::atomic::Ordering;
 use bus::{DoorbellRegistry, Effect, MmioDevice};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::VENDOR_ID;
 use super::core::{DoorbellPlace, TransportCore, set_high, set_low};
 use crate::{GuestMemory, VirtioDevice};
 use interrupt::MmioInterrupt;
@@ -20,6 +19,8 @@ use register::{CONFIG_START, Register};
 
 /// "virt" (4.2.2).
 const MAGIC: u32 = 0x7472_6976;
+/// "CUDY".
+const VENDOR_ID: u32 = 0x5944_5543;
 /// Not the legacy interface.
 const VERSION: u32 = 2;
 /// Offset of the doorbell register from the start of the device's range.

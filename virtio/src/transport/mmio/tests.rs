@@ -58,7 +58,7 @@ fn a_device_that_the_host_does_not_start_says_so() {
 fn a_configuration_change_moves_the_generation_on() {
     let mut driver = Driver::new(Box::new(Rng::new()));
     let before = driver.read(testing::register::CONFIG_GENERATION);
-    driver.transport.core.link.signal_config_change();
+    driver.transport.mmio().core.link.signal_config_change();
     assert_ne!(driver.read(testing::register::CONFIG_GENERATION), before);
     assert_eq!(driver.wait_interrupt(), 2);
     assert_eq!(driver.read(testing::register::INTERRUPT_STATUS), 0);
@@ -104,7 +104,7 @@ proptest! {
             let status = driver.status();
             prop_assert!(status & status::FEATURES_OK == 0 || status & status::DRIVER != 0);
             prop_assert!(status & status::DRIVER_OK == 0 || status & status::FEATURES_OK != 0);
-            prop_assert!(!driver.transport.core.has_doorbells() || status & status::DRIVER_OK != 0);
+            prop_assert!(!driver.transport.mmio().core.has_doorbells() || status & status::DRIVER_OK != 0);
         }
         driver.reset();
         driver.start(0, 8);
