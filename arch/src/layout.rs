@@ -4,8 +4,10 @@
 //! 0x0_0000_0000  RAM up to 640 KiB (zero page, command line, tables of the boot loader)
 //! 0x0_000a_0000  hole of the PC: video memory, option ROMs; ACPI tables at 0xe_0000, reserved
 //! 0x0_0010_0000  RAM, at most up to 3 GiB: kernel from 1 MiB, initrd as high as it may be
-//! 0x0_c000_0000  hole below 4 GiB: device windows, then IOAPIC, local APIC, KVM's own pages
-//! 0x1_0000_0000  the rest of RAM
+//! 0x0_c000_0000  hole below 4 GiB: registers of PCI functions
+//! 0x0_e000_0000  configuration spaces of PCI functions
+//! 0x0_fe00_0000  virtio-mmio, then IOAPIC, local APIC, KVM's own pages
+//! 0x1_0000_0000  the rest of RAM, then registers of PCI functions that are too large for the hole
 //! ```
 
 use std::ops::Range;
@@ -34,6 +36,13 @@ pub const EXTENDED_START: u64 = 0x10_0000;
 /// ACPI tables, RSDP first, so that a guest that scans 0xe0000..0x100000 finds it (ACPI 6.5, 5.2.5.1).
 pub const ACPI_TABLES: Range<u64> = 0xe_0000..0x10_0000;
 
+/// Where PCI functions have their registers below 4 GiB.
+pub const PCI_WINDOW: Range<u64> = LOW_RAM_END..0xe000_0000;
+/// Configuration spaces of PCI segment 0 (PCI Express Base Specification 5.0, 7.2.2): a megabyte for each
+/// of 256 buses.
+pub const PCI_ECAM: Range<u64> = 0xe000_0000..0xf000_0000;
+/// Bytes of configuration spaces for each bus.
+pub const PCI_ECAM_BUS_BYTES: u64 = 1 << 20;
 /// Window of the virtio-mmio devices: one page each.
 pub const VIRTIO_MMIO: Range<u64> = 0xfe00_0000..0xfe10_0000;
 /// Distance between two virtio-mmio devices, in bytes.
@@ -85,6 +94,8 @@ pub mod port {
     pub const ACPI_PM1_CONTROL_OFFSET: u16 = 4;
     /// ACPI: power management timer, four bytes, offset in [`ACPI_PM`].
     pub const ACPI_PM_TIMER_OFFSET: u16 = 8;
+    /// PCI's CONFIG_ADDRESS and CONFIG_DATA. The reset register is in the middle of the first.
+    pub const PCI_CONFIGURATION: Range<u16> = 0xcf8..0xd00;
     /// Reset register of the FADT: a write of [`RESET_VALUE`] resets the machine, as port 0xcf9 of a PC.
     pub const RESET: u16 = 0xcf9;
     /// What the FADT tells a guest to write to [`RESET`].
@@ -108,6 +119,8 @@ pub mod gsi {
     pub const RTC: u32 = 8;
     /// ACPI's system control interrupt, level-triggered and active high.
     pub const SCI: u32 = 9;
+    /// What the four wires of the PCI root bus end on, level-triggered.
+    pub const PCI: [u32; 4] = [16, 17, 18, 19];
     /// What virtio-mmio devices get, in this order, edge-triggered and active high.
     pub const VIRTIO_MMIO: [u32; 15] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 14, 15];
 }

@@ -7,6 +7,13 @@ use crate::layout;
 
 /// The smallest machine: conventional memory, the hole of the PC, and a megabyte for a kernel.
 pub const RAM_MINIMUM_BYTES: u64 = 2 << 20;
+/// The window above RAM for registers of PCI functions begins at a multiple of this.
+const HIGH_WINDOW_ALIGNMENT_BYTES: u64 = 4 << 30;
+/// Size of that window where there are addresses for it.
+const HIGH_WINDOW_BYTES: u64 = 64 << 30;
+/// Bits of a guest-physical address that every host's nested page tables of four levels can translate,
+/// and one less: some guests take the uppermost bit for something else.
+const TRANSLATED_BITS: u8 = 46;
 /// RAM comes in pages.
 pub const RAM_GRANULE_BYTES: u64 = 4096;
 
@@ -118,6 +125,19 @@ impl MemoryMap {
         self.ram.iter().map(|range| range.end - range.start).sum()
     }
 
+    /// Addresses above RAM for registers of PCI functions that do not fit below 4 GiB.
+    /// `physical_address_bits` is as for [`MemoryMap::new`]. `None` where RAM leaves no room.
+    pub fn high_window(&self, physical_address_bits: u8) -> Option<Range<u64>> {
+        let bits = physical_address_bits.min(TRANSLATED_BITS);
+        let address_space = 1u64 << bits;
+        let ram_end = self.ram.last().map_or(0, |range| range.end);
+        let start = ram_end
+            .max(layout::HIGH_RAM_START)
+            .next_multiple_of(HIGH_WINDOW_ALIGNMENT_BYTES);
+        let end = (start + HIGH_WINDOW_BYTES).min(address_space);
+        (start < end).then_some(start..end)
+    }
+
     /// What a kernel is told, ascending, without overlap.
     pub fn e820(&self) -> Vec<E820Entry> {
         let entry = |range: Range<u64>, kind| E820Entry {
@@ -130,6 +150,8 @@ impl MemoryMap {
             entry(layout::CONVENTIONAL_END..0xa_0000, E820Type::Reserved),
             entry(layout::ACPI_TABLES, E820Type::Reserved),
             entry(layout::EXTENDED_START..self.low_ram_end(), E820Type::Ram),
+            // Linux uses no configuration space whose addresses are not reserved.
+            entry(layout::PCI_ECAM, E820Type::Reserved),
             // KVM's identity map and task state segment on Intel hosts.
             entry(
                 layout::KVM_IDENTITY_MAP..layout::KVM_TSS + 0x3000,

@@ -2,8 +2,8 @@
 //! chapter 5). Pure bytes into guest memory, once, before the guest starts.
 //!
 //! The tables lie in [`layout::ACPI_TABLES`], which the memory map calls reserved: the RSDP first, where a
-//! kernel that is not told its address looks for it, then FACS, DSDT, FADT, MADT and XSDT. Only what they
-//! fill is written, which for a small machine is one page.
+//! kernel that is not told its address looks for it, then FACS, DSDT, FADT, MADT, MCFG for a machine with
+//! PCI, and XSDT. Only what they fill is written, which for a small machine is one page.
 //!
 //! There is no SMI command port: a machine without one is in ACPI mode from the start and stays there
 //! (4.8.2.5).
@@ -11,12 +11,15 @@
 mod dsdt;
 mod fadt;
 mod madt;
+mod pci;
 
 use acpi_tables::Aml;
 use acpi_tables::facs::FACS;
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 use arch::layout;
+pub use pci::PciHost;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 /// Who made the tables: six characters.
@@ -38,6 +41,8 @@ pub struct Platform<'a> {
     pub pit_override: bool,
     /// The virtio devices, in the order of their numbers.
     pub virtio_mmio: &'a [VirtioMmio],
+    /// The PCI root complex.
+    pub pci: Option<PciHost<'a>>,
     /// There is a 16550A at [`layout::port::COM1`].
     pub serial: bool,
     /// There is a real-time clock at [`layout::port::CMOS_RTC`].
@@ -66,6 +71,12 @@ pub enum AcpiError {
     )]
     Device {
         /// First address of its registers.
+        address: u64,
+    },
+    /// The configuration spaces or a window of PCI lie where they cannot be described.
+    #[error("the PCI addresses from {address:#x} on cannot be described")]
+    Pci {
+        /// First of the addresses.
         address: u64,
     },
     /// The tables do not fit into their place.
@@ -107,8 +118,13 @@ fn tables(platform: &Platform<'_>) -> Result<Vec<u8>, AcpiError> {
     let dsdt = image.append(&dsdt::table(platform)?);
     let fadt = image.append(&bytes_of(&fadt::table(facs, dsdt, platform.rtc)));
     let madt = image.append(&madt::table(platform));
+    let mcfg = platform.pci.map(|host| {
+        let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        mcfg.add_ecam(host.ecam, host.segment, 0, host.last_bus);
+        image.append(&bytes_of(&mcfg))
+    });
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    for table in [fadt, madt] {
+    for table in [fadt, madt].into_iter().chain(mcfg) {
         xsdt.add_entry(u64::from(table));
     }
     let xsdt = image.append(&bytes_of(&xsdt));

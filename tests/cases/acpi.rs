@@ -7,7 +7,7 @@ use cuddy_tests::{MachineBuilder, disk};
 #[test]
 fn tables_have_right_checksums_and_can_be_found() {
     let finished = MachineBuilder::suite("acpi-tables,acpi-scan,acpi-fadt").pass();
-    for signature in ["FACP", "APIC", "DSDT"] {
+    for signature in ["FACP", "APIC", "MCFG", "DSDT"] {
         finished.after(&format!("{signature} at "));
     }
 }
@@ -42,10 +42,13 @@ fn dsdt_lists_the_devices() {
     path.push(&image);
     MachineBuilder::suite("acpi-dsdt-virtio,acpi-dsdt-serial")
         .argument("--disk", path)
+        .argument("--transport", "mmio")
         .pass();
     MachineBuilder::suite("acpi-dsdt-virtio")
         .argument("--rng", "off")
+        .argument("--transport", "mmio")
         .pass();
+    MachineBuilder::suite("pci-acpi,acpi-dsdt-serial").pass();
 }
 
 #[test]

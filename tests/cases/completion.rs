@@ -7,8 +7,10 @@ const RING_0: &str = "ring0-breakpoint,ring0-interrupt,ring0-exchange,ring0-bits
                       ring0-vectors,ring0-time,ring0-faults,ring0-single-step";
 
 fn machine(tests: &str) -> MachineBuilder {
-    // The processor with all its features, slow ones as well.
-    MachineBuilder::suite(tests).argument("--cpu", "host,+cx16")
+    // The processor with all its features, slow ones as well, and registers at an address that guests know.
+    MachineBuilder::suite(tests)
+        .argument("--cpu", "host,+cx16")
+        .argument("--transport", "mmio")
 }
 
 #[test]

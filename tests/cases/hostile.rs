@@ -14,6 +14,10 @@ const TESTS: [&str; 4] = [
     "hostile-order",
 ];
 
+fn on_each_transport(test: &str) -> [(&str, &str); 2] {
+    [(test, "pci"), (test, "mmio")]
+}
+
 fn quiet(finished: &Finished) {
     assert!(finished.error_lines() <= LINES_MAX, "{finished}");
     let errors = String::from_utf8_lossy(&finished.errors);
@@ -22,8 +26,11 @@ fn quiet(finished: &Finished) {
 
 #[test]
 fn entropy_device_survives() {
-    for test in TESTS {
-        quiet(&MachineBuilder::suite(test).option("target=rng").pass());
+    for (test, transport) in TESTS.into_iter().flat_map(on_each_transport) {
+        let machine = MachineBuilder::suite(test)
+            .option("target=rng")
+            .argument("--transport", transport);
+        quiet(&machine.pass());
     }
 }
 
@@ -34,9 +41,11 @@ fn block_device_survives_and_other_sectors_are_untouched() {
     let before = std::fs::read(&path).expect("the image");
     let mut argument = OsString::from("path=");
     argument.push(&path);
-    for test in TESTS.into_iter().chain(["hostile-blk"]) {
+    let tests = TESTS.into_iter().chain(["hostile-blk"]);
+    for (test, transport) in tests.flat_map(on_each_transport) {
         let finished = MachineBuilder::suite(test)
             .option("target=blk")
+            .argument("--transport", transport)
             .argument("--disk", &argument)
             .pass();
         quiet(&finished);
@@ -55,9 +64,10 @@ fn attack_network(target: &str) {
     network::create_tap("tap0");
     network::configure("tap0");
     network::start_chatter();
-    for test in TESTS {
+    for (test, transport) in TESTS.into_iter().flat_map(on_each_transport) {
         let finished = MachineBuilder::suite(test)
             .option(&format!("target={target}"))
+            .argument("--transport", transport)
             .argument("--net", "tap=tap0")
             .pass();
         quiet(&finished);

@@ -36,19 +36,19 @@ fn capacity_serial_and_configuration() {
     let (_directory, path) = prepared();
     machine("blk-identity,blk-config", &path, ",serial=CUDDY-0042")
         .option("blk.serial=CUDDY-0042")
-        .pass();
+        .pass_on_each_transport();
 }
 
 #[test]
 fn every_sector_can_be_read() {
     let (_directory, path) = prepared();
-    machine("blk-read", &path, "").pass();
+    machine("blk-read", &path, "").pass_on_each_transport();
 }
 
 #[test]
 fn what_is_written_and_flushed_is_in_the_image() {
     let (_directory, path) = prepared();
-    machine("blk-write", &path, "").pass();
+    machine("blk-write", &path, "").pass_on_each_transport();
     for number in (8..72).chain([SECTORS - 1]) {
         assert!(
             sector(&path, number) == disk::written_sector(number),
@@ -68,7 +68,7 @@ fn what_is_written_and_flushed_is_in_the_image() {
 #[test]
 fn any_alignment_will_do() {
     let (_directory, path) = prepared();
-    machine("blk-unaligned", &path, "").pass();
+    machine("blk-unaligned", &path, "").pass_on_each_transport();
     assert!(sector(&path, 200) == disk::written_sector(200));
     assert!(sector(&path, 201) == disk::written_sector(201));
 }
@@ -76,21 +76,21 @@ fn any_alignment_will_do() {
 #[test]
 fn impossible_requests_fail_and_the_device_goes_on() {
     let (_directory, path) = prepared();
-    machine("blk-errors", &path, "").pass();
+    machine("blk-errors", &path, "").pass_on_each_transport();
     assert!(fs::metadata(&path).expect("the image").len() == SECTORS * 512);
 }
 
 #[test]
 fn read_only_disks_are_not_written() {
     let (_directory, path) = prepared();
-    machine("blk-read-only", &path, ",readonly=on").pass();
+    machine("blk-read-only", &path, ",readonly=on").pass_on_each_transport();
     assert!(sector(&path, 3) == disk::sector(3));
 }
 
 #[test]
 fn discarded_and_zeroed_sectors_read_as_zeroes() {
     let (_directory, path) = prepared();
-    machine("blk-discard", &path, "").pass();
+    machine("blk-discard", &path, "").pass_on_each_transport();
     for number in 128..256 {
         assert!(sector(&path, number) == [0; 512], "sector {number}");
     }
@@ -104,7 +104,7 @@ fn batches_take_one_doorbell_and_one_interrupt() {
         let (_directory, path) = prepared();
         machine("blk-batch", &path, "")
             .argument("--irqchip", irqchip)
-            .pass();
+            .pass_on_each_transport();
     }
 }
 
@@ -114,20 +114,24 @@ fn completions_interrupt_as_the_driver_wants() {
         let (_directory, path) = prepared();
         machine("blk-interrupt", &path, "")
             .argument("--irqchip", irqchip)
-            .pass();
+            .pass_on_each_transport();
     }
 }
 
 #[test]
 fn reset_gives_everything_back() {
     let (_directory, path) = prepared();
-    machine("blk-reset", &path, "").pass();
+    machine("blk-reset", &path, "").pass_on_each_transport();
 }
 
 #[test]
 fn uncached_disks_do_the_same() {
-    let (_directory, path) = prepared();
-    machine("blk-read,blk-unaligned,blk-write", &path, ",cache=none").pass();
-    assert!(sector(&path, 8) == disk::written_sector(8));
-    assert!(sector(&path, 200) == disk::written_sector(200));
+    for transport in ["pci", "mmio"] {
+        let (_directory, path) = prepared();
+        machine("blk-read,blk-unaligned,blk-write", &path, ",cache=none")
+            .argument("--transport", transport)
+            .pass();
+        assert!(sector(&path, 8) == disk::written_sector(8));
+        assert!(sector(&path, 200) == disk::written_sector(200));
+    }
 }

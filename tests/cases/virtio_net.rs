@@ -15,7 +15,7 @@ fn machine(tests: &str, keys: &str) -> MachineBuilder {
 fn given_mac_address() {
     machine("net-identity", ",mac=52:54:00:12:34:56")
         .option("net.mac=52:54:00:12:34:56")
-        .pass();
+        .pass_on_each_transport();
 }
 
 #[test]
@@ -27,35 +27,40 @@ fn derived_mac_address_is_stable() {
 
 #[test]
 fn host_answers_arp() {
-    machine("net-arp", "").pass();
+    machine("net-arp", "").pass_on_each_transport();
 }
 
 #[test]
 fn packets_of_all_sizes_go_both_ways() {
-    machine("net-udp", "").option("packets=300").pass();
+    machine("net-udp", "")
+        .option("packets=300")
+        .pass_on_each_transport();
 }
 
 #[test]
 fn checksums_are_offloaded() {
-    machine("net-checksum", "").pass();
+    machine("net-checksum", "").pass_on_each_transport();
 }
 
 #[test]
 fn receive_buffers_are_merged() {
-    machine("net-mergeable", "").pass();
+    machine("net-mergeable", "").pass_on_each_transport();
 }
 
 #[test]
 fn received_packets_interrupt() {
     let machine = machine("net-interrupt", "");
     for irqchip in ["split", "kernel"] {
-        machine.clone().argument("--irqchip", irqchip).pass();
+        machine
+            .clone()
+            .argument("--irqchip", irqchip)
+            .pass_on_each_transport();
     }
 }
 
 #[test]
 fn more_packets_than_buffers_do_no_harm() {
-    machine("net-overrun", "").pass();
+    machine("net-overrun", "").pass_on_each_transport();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use cuddy_tests::MachineBuilder;
 
 #[test]
 fn guest_gets_random_bytes() {
-    MachineBuilder::suite("rng").pass();
+    MachineBuilder::suite("rng").pass_on_each_transport();
 }
 
 #[test]
@@ -12,6 +12,6 @@ fn completions_interrupt() {
     for irqchip in ["split", "kernel"] {
         MachineBuilder::suite("rng-interrupt")
             .argument("--irqchip", irqchip)
-            .pass();
+            .pass_on_each_transport();
     }
 }

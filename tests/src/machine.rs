@@ -68,6 +68,17 @@ impl MachineBuilder {
         self
     }
 
+    /// [`pass`](Self::pass) with the devices on PCI, and again with them behind virtio-mmio.
+    ///
+    /// # Panics
+    ///
+    /// As for [`pass`](Self::pass).
+    pub fn pass_on_each_transport(&self) {
+        for transport in ["pci", "mmio"] {
+            self.clone().argument("--transport", transport).pass();
+        }
+    }
+
     /// Closes the machine's standard input from the start.
     #[must_use]
     pub fn without_input(mut self) -> Self {

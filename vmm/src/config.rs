@@ -66,6 +66,8 @@ pub struct MachineConfig {
     pub serial: SerialConfig,
     /// Which interrupt controllers KVM emulates.
     pub irqchip: IrqchipMode,
+    /// How the guest reaches its virtio devices.
+    pub transport: Transport,
     /// Announces virtio-mmio devices on the command line as well as in the DSDT.
     pub mmio_cmdline: bool,
     /// What happens when the guest turns its power off.
@@ -94,6 +96,7 @@ impl Default for MachineConfig {
             rng: true,
             serial: SerialConfig::Stdio,
             irqchip: IrqchipMode::Split,
+            transport: Transport::Pci,
             mmio_cmdline: false,
             on_poweroff: Action::Destroy,
             on_reboot: Action::Destroy,
@@ -122,4 +125,15 @@ pub enum IrqchipMode {
     Split,
     /// KVM has all of them.
     Kernel,
+}
+
+/// How a guest finds and reaches its virtio devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// As functions on PCI Express, with an interrupt for each queue.
+    #[default]
+    Pci,
+    /// Each behind a page of registers, in a machine without PCI.
+    Mmio,
 }

@@ -1,11 +1,12 @@
 //! The machine's interrupt controllers: in KVM, or split between KVM and this process.
 
 mod kernel;
+mod message;
 mod split;
 
 use std::sync::Arc;
 
-use bus::{IrqLine, MmioBus, PioBus, RangeMapError};
+use bus::{IrqLine, MmioBus, MsiSink, PioBus, RangeMapError};
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -67,6 +68,11 @@ impl Interrupts {
         }
     }
 
+    /// Where messages to the local APICs go.
+    pub fn messages(&self) -> Arc<dyn MsiSink> {
+        Arc::new(message::Messages::new(Arc::clone(self.vm())))
+    }
+
     /// Makes each signal of `event` an edge on `gsi`, without an exit to this process.
     ///
     /// # Errors
@@ -106,7 +112,7 @@ impl Interrupts {
         }
     }
 
-    fn vm(&self) -> &VmFd {
+    fn vm(&self) -> &Arc<VmFd> {
         match self {
             Self::Split(chip) => chip.vm(),
             Self::Kernel(chip) => chip.vm(),

@@ -7,7 +7,9 @@
 
 mod doorbells;
 mod platform;
+mod virtio_devices;
 mod virtio_mmio;
+mod virtio_pci;
 
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,7 +25,7 @@ use devices::RamSize;
 use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_SYNC_X86_VALID_FIELDS, kvm_enable_cap};
 use kvm_ioctls::{Cap, VmFd};
 
-use crate::config::{IrqchipMode, MachineConfig, Problem};
+use crate::config::{IrqchipMode, MachineConfig, Problem, Transport};
 use crate::error::VmmError;
 use crate::interrupts::Interrupts;
 use crate::kvm::{Host, KvmError};
@@ -33,7 +35,8 @@ use crate::metrics::Counters;
 use crate::resources::{Resources, command_line};
 use crate::vcpu::{Vcpu, VcpuContext, VcpuControl, VcpuSetup, VcpuTemplate, VcpuThread, pause_all};
 use platform::Platform;
-use virtio_mmio::VirtioDevices;
+use virtio_devices::VirtioDevices;
+use virtio_pci::{PciPlaces, PciSetup};
 
 /// A machine that has been built. Dropped, it is taken apart: vCPUs first, then devices, memory last.
 #[derive(Debug)]
@@ -65,7 +68,8 @@ impl Machine {
         if config.completion {
             exit_on_emulation_failures(&vm);
         }
-        let map = MemoryMap::new(config.memory.size.0, physical_address_bits(host.cpuid()))
+        let physical_address_bits = physical_address_bits(host.cpuid());
+        let map = MemoryMap::new(config.memory.size.0, physical_address_bits)
             .map_err(|error| Problem::new("memory", error))?;
         let memory = memory::map(&config.memory, &map).map_err(VmmError::host)?;
         memory::register(&vm, &memory).map_err(VmmError::host)?;
@@ -81,9 +85,28 @@ impl Machine {
             .map_err(VmmError::host)?;
         let own_timer = config.irqchip == IrqchipMode::Split;
         let platform = Platform::place(&mut pio, &interrupts, own_timer, ram_size(&map), output)?;
-        let virtio = virtio_mmio::place(config, resources, &vm, &memory, &interrupts, &mut mmio)?;
+        let devices = virtio_devices::make(config, resources)?;
+        let (virtio, places) = match config.transport {
+            Transport::Pci => {
+                let setup = PciSetup {
+                    vm: &vm,
+                    memory: &memory,
+                    map: &map,
+                    physical_address_bits,
+                    interrupts: &interrupts,
+                };
+                let (transports, places) = setup.place(devices, &mut pio, &mut mmio)?;
+                (VirtioDevices::Pci(transports), Places::Pci(places))
+            }
+            Transport::Mmio => {
+                platform::place_reset_register(&mut pio)?;
+                let (transports, places) =
+                    virtio_mmio::place(devices, &vm, &memory, &interrupts, &mut mmio)?;
+                (VirtioDevices::Mmio(transports), Places::Mmio(places))
+            }
+        };
 
-        let entry = load(config, resources, &memory, &virtio.places)?;
+        let entry = load(config, resources, &memory, &places)?;
         let context = VcpuContext {
             pio: Arc::new(pio),
             mmio: Arc::new(mmio),
@@ -200,23 +223,35 @@ fn ram_size(map: &MemoryMap) -> RamSize {
     }
 }
 
+/// Where a guest finds its devices.
+#[derive(Debug)]
+enum Places {
+    Pci(PciPlaces),
+    Mmio(Vec<boot::acpi::VirtioMmio>),
+}
+
 /// Loads kernel, initrd, command line and tables; gives the boot vCPU's state.
 fn load(
     config: &MachineConfig,
     resources: &Resources,
     memory: &GuestMemory,
-    virtio: &[boot::acpi::VirtioMmio],
+    places: &Places,
 ) -> Result<EntryState, VmmError> {
+    let (pci, virtio_mmio) = match places {
+        Places::Pci(places) => (Some(places.host()), [].as_slice()),
+        Places::Mmio(places) => (None, places.as_slice()),
+    };
     let platform = boot::acpi::Platform {
         cpus: u8::try_from(config.cpus).unwrap_or(u8::MAX),
         pit_override: true,
-        virtio_mmio: virtio,
+        virtio_mmio,
+        pci,
         serial: true,
         rtc: true,
         pvpanic: true,
     };
     let rsdp = boot::acpi::write_tables(memory, &platform).map_err(VmmError::host)?;
-    let command_line = command_line(config, virtio);
+    let command_line = command_line(config, virtio_mmio);
     let entry = boot::load(
         memory,
         &resources.kernel,

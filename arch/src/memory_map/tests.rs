@@ -37,6 +37,18 @@ fn sizes_that_cannot_be_are_refused() {
     assert!(MemoryMap::new(4 * GIB, 32).is_err());
 }
 
+#[test]
+fn registers_that_are_too_large_for_the_hole_come_after_ram() {
+    let window = |size, bits| MemoryMap::new(size, bits).unwrap().high_window(bits);
+    assert_eq!(window(GIB, 46), Some(4 * GIB..68 * GIB));
+    assert_eq!(window(4 * GIB, 46), Some(8 * GIB..72 * GIB));
+    assert_eq!(window(4 * GIB, 36), Some(8 * GIB..64 * GIB));
+    assert_eq!(window(61 * GIB, 36), None);
+    assert_eq!(window(GIB, 52), Some(4 * GIB..68 * GIB));
+    assert_eq!(window(GIB, 32), None);
+    assert_eq!(window(80 << 40, 52), None);
+}
+
 proptest! {
     #[test]
     fn the_kernels_map_is_sorted_and_tells_of_ram_alone(pages in 512u64..1 << 30) {

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -21,6 +23,7 @@ fn platform(cpus: u8, virtio_mmio: &[VirtioMmio]) -> Platform<'_> {
         cpus,
         pit_override: true,
         virtio_mmio,
+        pci: None,
         serial: true,
         rtc: true,
         pvpanic: true,
@@ -237,6 +240,80 @@ fn the_dsdt_has_what_the_machine_has() {
     let dsdt = Found { image: &image }.dsdt();
     for name in [b"COM1", b"RTC_", b"PVPN", b"V000"] {
         assert_eq!(count(dsdt, name), 0);
+    }
+}
+
+#[test]
+fn a_root_complex_is_told_in_two_tables() {
+    let windows = [0xc000_0000..0xe000_0000, 0x1_0000_0000..0x11_0000_0000];
+    let pins: Vec<_> = (1..4).zip(17..).collect();
+    let host = PciHost {
+        segment: 0,
+        ecam: 0xe000_0000,
+        last_bus: 0,
+        windows: &windows,
+        pins: &pins,
+    };
+    let with_pci = |pci| Platform {
+        pci: Some(pci),
+        ..platform(2, &[])
+    };
+    let image = tables(&with_pci(host)).unwrap();
+    assert!(image.len() <= 4096, "{} bytes", image.len());
+    let found = Found { image: &image };
+    let xsdt = found.table(number::<8>(found.rsdp(), 24), b"XSDT");
+    assert_eq!(xsdt.len(), 36 + 3 * 8);
+    let mcfg = found.table(number::<8>(xsdt, 52), b"MCFG");
+    assert_eq!(
+        mcfg[44..],
+        [0, 0, 0, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    );
+    let fadt = found.table(number::<8>(xsdt, 36), b"FACP");
+    let dsdt = found.table(number::<4>(fadt, 40), b"DSDT");
+    // Bus numbers 0 to 0, then the ports.
+    let buses = [0x88, 13, 0, 2, 0xc, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    let ports = [0x47, 1, 0xf8, 0xc, 0xf8, 0xc, 1, 8];
+    assert_eq!(count(dsdt, &[&buses[..], &ports].concat()), 1);
+    let below = [
+        0x87, 23, 0, 0, 0xc, 1, 0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff, 0xff, 0xdf, 0, 0, 0, 0, 0,
+        0, 0, 0x20,
+    ];
+    assert_eq!(count(dsdt, &below), 1);
+    assert_eq!(count(dsdt, &[0x8a, 43, 0, 0, 0xc, 1]), 1);
+    // INTA# of device 3 on interrupt 19.
+    assert_eq!(
+        count(dsdt, &[0x12, 11, 4, 0xc, 0xff, 0xff, 3, 0, 0, 0, 0x0a, 19]),
+        1
+    );
+    assert_eq!(count(dsdt, b"_OSC"), 1);
+    assert_eq!(count(dsdt, b"ECAM"), 1);
+
+    for host in [
+        PciHost {
+            ecam: 0xfff0_0000,
+            last_bus: 1,
+            ..host
+        },
+        PciHost {
+            ecam: 1 << 32,
+            ..host
+        },
+        PciHost {
+            windows: &[Range {
+                start: 0xc000_0000,
+                end: 0x1_8000_0000,
+            }],
+            ..host
+        },
+        PciHost {
+            windows: &[Range { start: 5, end: 5 }],
+            ..host
+        },
+    ] {
+        assert!(matches!(
+            tables(&with_pci(host)),
+            Err(AcpiError::Pci { .. })
+        ));
     }
 }
 

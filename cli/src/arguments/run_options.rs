@@ -58,6 +58,10 @@ pub struct RunOptions {
     /// split]
     #[arg(long, value_name = "MODE", value_parser = Choice(&["split", "kernel"]), hide_possible_values = true)]
     pub irqchip: Option<String>,
+    /// How the guest reaches its devices: PCI Express (pci), or a page of registers for each (mmio)
+    /// [default: pci]
+    #[arg(long, value_name = "WAY", value_parser = Choice(&["pci", "mmio"]), hide_possible_values = true)]
+    pub transport: Option<String>,
     /// Announce devices on the kernel's command line too, not in ACPI alone [default: off]
     #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", value_parser = ON_OFF, hide_possible_values = true)]
     pub mmio_cmdline: Option<String>,
@@ -116,6 +120,7 @@ impl RunOptions {
         set("--rng", self.rng, &mut config.rng, found);
         set("--serial", self.serial, &mut config.serial, found);
         set("--irqchip", self.irqchip, &mut config.irqchip, found);
+        set("--transport", self.transport, &mut config.transport, found);
         set(
             "--mmio-cmdline",
             self.mmio_cmdline,

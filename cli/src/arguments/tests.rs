@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 
 use clap::CommandFactory;
 use vmm::config::{
-    Action, ByteSize, HugePages, IrqchipMode, MachineConfig, MemoryConfig, SerialConfig, Unpack,
+    Action, ByteSize, HugePages, IrqchipMode, MachineConfig, MemoryConfig, SerialConfig, Transport,
+    Unpack,
 };
 
 use super::*;
@@ -68,6 +69,7 @@ fn every_option_has_its_effect() {
         "--rng=off",
         "--serial=file=log",
         "--irqchip=kernel",
+        "--transport=mmio",
         "--mmio-cmdline",
         "--on-poweroff=preserve",
         "--on-reboot=restart",
@@ -97,6 +99,7 @@ fn every_option_has_its_effect() {
         rng: false,
         serial: SerialConfig::File("log".into()),
         irqchip: IrqchipMode::Kernel,
+        transport: Transport::Mmio,
         mmio_cmdline: true,
         on_poweroff: Action::Preserve,
         on_reboot: Action::Restart,

@@ -144,6 +144,13 @@ impl Tables {
             .then(|| (fadt.read_u16(120), fadt.read_u8(128)))
     }
 
+    /// Guest-physical address of the configuration spaces of PCI segment 0 and the number of its last bus
+    /// (PCI Firmware Specification 3.3, 4.1.2).
+    pub fn configuration_spaces(&self) -> Option<(u64, u8)> {
+        let mcfg = self.table(b"MCFG")?;
+        Some((mcfg.read_u64(44), mcfg.read_u8(55)))
+    }
+
     /// The MADT's structures.
     pub fn interrupt_structures(&self) -> impl Iterator<Item = InterruptStructure> + use<> {
         let madt = self.table(b"APIC");

@@ -77,6 +77,13 @@ impl IoApic {
         self.set_entry(pin, destination | u64::from(vector));
     }
 
+    /// Sends `pin`, which is level-triggered, to this processor as `vector`.
+    pub fn route_level(self, pin: u32, vector: u8) {
+        const LEVEL: u64 = 1 << 15;
+        let destination = u64::from(crate::lapic::identifier()) << 56;
+        self.set_entry(pin, destination | LEVEL | u64::from(vector));
+    }
+
     /// Masks `pin`.
     pub fn mask(self, pin: u32) {
         self.write(0x10 + pin * 2, MASKED as u32);

@@ -50,6 +50,13 @@ pub fn read(offset: usize) -> u32 {
     REGISTERS.read_u32(offset)
 }
 
+/// Whether `vector` waits to be delivered to this processor.
+pub fn is_requested(vector: u8) -> bool {
+    const REQUEST: usize = 0x200;
+    let word = REGISTERS.read_u32(REQUEST + usize::from(vector / 32) * 0x10);
+    word & 1 << (vector % 32) != 0
+}
+
 /// Starts the timer: `count` ticks of the bus clock divided by 1, once or periodically.
 pub fn start_timer(vector: u8, count: u32, periodic: bool) {
     interrupts::acknowledge(vector, interrupts::EOI_LAPIC);

@@ -22,6 +22,7 @@ pub mod ioapic;
 pub mod lapic;
 mod memory_functions;
 pub mod mmio;
+pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod port;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{CPUS_MAX, DiskConfig, MachineConfig, NetConfig, Problem, Problems};
+use super::{CPUS_MAX, DiskConfig, MachineConfig, NetConfig, Problem, Problems, Transport};
 
 /// Less memory than this holds no kernel and its tables.
 const MEMORY_MIN_BYTES: u64 = 2 << 20;
@@ -10,6 +10,8 @@ const MEMORY_MIN_BYTES: u64 = 2 << 20;
 const INTERFACE_NAME_MAX_BYTES: usize = 15;
 /// The length of a block device's serial number (virtio 1.3, 5.2.6).
 const DISK_SERIAL_MAX_BYTES: usize = 20;
+/// A bus has 32 devices, and the first is the host bridge (PCI Local Bus Specification 3.0, 3.2.2.3.2).
+const PCI_DEVICES_MAX: usize = 31;
 /// The smallest MTU of IPv4, and of virtio (virtio 1.3, 5.1.4.1).
 const MTU_MIN_BYTES: u16 = 68;
 
@@ -76,14 +78,26 @@ impl MachineConfig {
     }
 
     fn check_devices(&self, problems: &mut Vec<Problem>) {
-        let most = arch::layout::gsi::VIRTIO_MMIO.len();
+        let (most, what) = match self.transport {
+            Transport::Pci => (PCI_DEVICES_MAX, "PCI has room"),
+            Transport::Mmio => (
+                arch::layout::gsi::VIRTIO_MMIO.len(),
+                "a machine without PCI has interrupts",
+            ),
+        };
         if self.virtio_devices() > most {
             problems.push(Problem::new(
                 "disk, net, rng",
                 format_args!(
-                    "{} virtio devices are too many: a machine has interrupts for {most}",
+                    "{} virtio devices are too many: {what} for {most}",
                     self.virtio_devices()
                 ),
+            ));
+        }
+        if self.mmio_cmdline && self.transport != Transport::Mmio {
+            problems.push(Problem::new(
+                "mmio-cmdline",
+                "kernels find devices on PCI by themselves: use transport 'mmio', or leave it out",
             ));
         }
         for (index, disk) in self.disk.iter().enumerate() {

@@ -50,7 +50,7 @@ impl KernelIrqchip {
         })
     }
 
-    pub(super) fn vm(&self) -> &VmFd {
+    pub(super) const fn vm(&self) -> &Arc<VmFd> {
         &self.vm
     }
 }

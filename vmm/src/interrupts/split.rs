@@ -18,11 +18,12 @@ use bus::{Effect, IrqLine, MmioBus, MmioDevice, Msi, PioBus, PioDevice, RangeMap
 use devices::{IoApic, Pic};
 use kvm_bindings::{
     KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap,
-    kvm_irq_routing_entry, kvm_msi,
+    kvm_irq_routing_entry,
 };
 use kvm_ioctls::VmFd;
 
 use super::InterruptError;
+use super::message::{self, low_32_bits};
 use crate::vcpu::{ExternalInterrupts, VcpuControl};
 
 /// Interrupts below this have a pin of the 8259 pair.
@@ -73,7 +74,7 @@ impl SplitIrqchip {
         })
     }
 
-    pub(super) fn vm(&self) -> &VmFd {
+    pub(super) const fn vm(&self) -> &Arc<VmFd> {
         &self.vm
     }
 
@@ -106,16 +107,7 @@ impl SplitIrqchip {
 
     fn send(&self, messages: impl IntoIterator<Item = Msi>) {
         for message in messages {
-            let message = kvm_msi {
-                address_lo: low_32_bits(message.address),
-                address_hi: low_32_bits(message.address >> 32),
-                data: message.data,
-                ..kvm_msi::default()
-            };
-            // A guest may send to a vCPU that is not there: KVM says so and nothing is to be done.
-            if let Err(error) = self.vm.signal_msi(message) {
-                tracing::debug!("an IOAPIC message is lost: {error}");
-            }
+            message::send(&self.vm, message);
         }
     }
 
@@ -253,15 +245,6 @@ fn routing_entry((pin, message): (u32, Msi)) -> kvm_irq_routing_entry {
     entry.u.msi.address_hi = low_32_bits(message.address >> 32);
     entry.u.msi.data = message.data;
     entry
-}
-
-fn low_32_bits(value: u64) -> u32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the low half is what is wanted"
-    )]
-    let low = value as u32;
-    low
 }
 
 fn lock<T>(chip: &Mutex<T>) -> MutexGuard<'_, T> {

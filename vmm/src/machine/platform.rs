@@ -58,7 +58,6 @@ impl Platform {
         place_one(pio, port::I8042_COMMAND, shared(i8042.command()))?;
         let control = i8042.system_control_a();
         place_one(pio, port::SYSTEM_CONTROL_A, shared(control))?;
-        place_one(pio, port::RESET, shared(ResetRegister::new()))?;
         let rtc = CmosRtc::new(interrupts.line(gsi::RTC), clock.clone(), ram);
         place(pio, port::CMOS_RTC, shared(rtc))?;
         place_one(pio, port::PVPANIC, shared(PvPanic::new()))?;
@@ -69,6 +68,15 @@ impl Platform {
             acpi_pm,
         })
     }
+}
+
+/// Places the reset register alone, where there is no PCI, among whose ports it is otherwise.
+///
+/// # Errors
+///
+/// [`VmmError::Host`] when something else is there already.
+pub fn place_reset_register(pio: &mut PioBus) -> Result<(), VmmError> {
+    place_one(pio, port::RESET, shared(ResetRegister::new()))
 }
 
 /// Readable when a serial port that left input over has room again.

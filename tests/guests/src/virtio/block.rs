@@ -1,7 +1,7 @@
 //! The block device (virtio 1.3, 5.2).
 
 use crate::dma::DmaBuffer;
-use crate::virtio::{Buffer, Device, Layout, Queue, feature, register};
+use crate::virtio::{Buffer, Device, Layout, Queue, feature};
 
 /// Bytes of a sector.
 pub const SECTOR_BYTES: usize = 512;
@@ -83,7 +83,7 @@ impl BlockDevice {
 
     /// 32 bits of the configuration.
     pub fn config_u32(&self, offset: usize) -> u32 {
-        self.device.registers.read_u32(register::CONFIG + offset)
+        self.device.config().read_u32(offset)
     }
 
     /// One request with `data` between header and status: the status byte and how many bytes the device

@@ -1,10 +1,12 @@
-//! A virtio driver of our own (virtio 1.3): the MMIO transport, split rings, and the device types.
+//! A virtio driver of our own (virtio 1.3): the transports, split rings, and the device types.
 
 pub mod block;
 pub mod entropy;
+pub mod mmio;
 pub mod net;
+pub mod pci;
 mod queue;
 mod transport;
 
 pub use queue::{Buffer, Descriptor, Layout, Queue, flag};
-pub use transport::{Device, device_id, feature, register, status};
+pub use transport::{Device, Transport, device_id, feature, status};

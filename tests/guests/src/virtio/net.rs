@@ -2,7 +2,7 @@
 
 use crate::dma::DmaBuffer;
 use crate::time::{SECONDS, wait_until};
-use crate::virtio::{Buffer, Device, Layout, Queue, feature, register};
+use crate::virtio::{Buffer, Device, Layout, Queue, feature};
 
 /// Bytes of the header before each packet (virtio 1.3, 5.1.6).
 pub const HEADER_BYTES: usize = 12;
@@ -68,7 +68,7 @@ impl NetDevice {
         device.start();
         let mut mac = [0; 6];
         for (offset, byte) in mac.iter_mut().enumerate() {
-            *byte = device.registers.read_u8(register::CONFIG + offset);
+            *byte = device.config().read_u8(offset);
         }
         let buffers = usize::from(RECEIVE_BUFFERS);
         Self {

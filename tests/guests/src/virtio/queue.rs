@@ -255,9 +255,7 @@ impl Queue {
             "queue {}: no completion, status {:#x}, interrupt status {:#x}",
             self.number,
             device.status(),
-            device
-                .registers
-                .read_u32(crate::virtio::register::INTERRUPT_STATUS),
+            device.take_interrupt_status(),
         );
         used.unwrap_or_default()
     }

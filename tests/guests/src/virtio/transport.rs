@@ -1,53 +1,12 @@
-//! The MMIO transport (virtio 1.3, 4.2).
+//! What a driver does with a device, whatever its transport is (virtio 1.3, 3.1 and 4).
 
 use crate::mmio::Registers;
+use crate::pci::Function;
 use crate::time::{MILLISECONDS, SECONDS, spin, wait_until};
 use crate::virtio::Queue;
+use crate::virtio::mmio::{self, MmioRegisters};
+use crate::virtio::pci::{self, PciRegisters};
 use crate::{Machine, interrupts, ioapic};
-
-/// Offsets of registers (virtio 1.3, 4.2.2).
-pub mod register {
-    /// "virt".
-    pub const MAGIC: usize = 0x00;
-    /// 2.
-    pub const VERSION: usize = 0x04;
-    /// Device type, 0 where no device is.
-    pub const DEVICE_ID: usize = 0x08;
-    /// 32 feature bits, chosen by the next one.
-    pub const DEVICE_FEATURES: usize = 0x10;
-    /// Which 32 feature bits.
-    pub const DEVICE_FEATURES_SELECT: usize = 0x14;
-    /// 32 feature bits of the driver.
-    pub const DRIVER_FEATURES: usize = 0x20;
-    /// Which 32 feature bits of the driver.
-    pub const DRIVER_FEATURES_SELECT: usize = 0x24;
-    /// Which queue the queue registers mean.
-    pub const QUEUE_SELECT: usize = 0x30;
-    /// The largest size of the queue, 0 where there is none.
-    pub const QUEUE_SIZE_MAX: usize = 0x34;
-    /// The queue's size.
-    pub const QUEUE_SIZE: usize = 0x38;
-    /// 1 when the queue is in use.
-    pub const QUEUE_READY: usize = 0x44;
-    /// Doorbell: the queue's number.
-    pub const QUEUE_NOTIFY: usize = 0x50;
-    /// Bit 0: used buffers; bit 1: configuration change.
-    pub const INTERRUPT_STATUS: usize = 0x60;
-    /// Clears bits of the interrupt status.
-    pub const INTERRUPT_ACK: usize = 0x64;
-    /// Device status.
-    pub const STATUS: usize = 0x70;
-    /// Descriptor area, low half; the high half follows.
-    pub const QUEUE_DESCRIPTORS: usize = 0x80;
-    /// Driver area (available ring), low half.
-    pub const QUEUE_DRIVER: usize = 0x90;
-    /// Device area (used ring), low half.
-    pub const QUEUE_DEVICE: usize = 0xa0;
-    /// Changes when the configuration changes.
-    pub const CONFIG_GENERATION: usize = 0xfc;
-    /// Device-specific configuration.
-    pub const CONFIG: usize = 0x100;
-}
 
 /// Bits of the device status (virtio 1.3, 2.1).
 pub mod status {
@@ -83,46 +42,50 @@ pub mod device_id {
     pub const ENTROPY: u32 = 4;
 }
 
-/// Global system interrupts of the devices in the order of their addresses.
-const DEFAULT_GSIS: [u32; 15] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 14, 15];
 /// First vector that devices get.
 const FIRST_VECTOR: u8 = 0x60;
 
-/// A device behind the MMIO transport.
+/// A device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Device {
     /// Its registers.
-    pub registers: Registers,
+    pub transport: Transport,
     /// Its device type.
     pub id: u32,
-    /// Its pin of the I/O APIC.
-    pub gsi: u32,
     /// Vector of its interrupt after [`Device::route_interrupt`].
     pub vector: u8,
 }
 
+/// How a device is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A page of registers.
+    Mmio(MmioRegisters),
+    /// A function on PCI.
+    Pci(PciRegisters),
+}
+
 impl Device {
-    /// All devices of the machine. Where they are is for the command line to say: `virtio.base`,
-    /// `virtio.stride`, `virtio.count`, `virtio.gsi` (of the first one, the others following).
+    /// All devices of the machine: on PCI where there is PCI and the command line has no `virtio.base`.
     pub fn all(machine: &Machine) -> impl Iterator<Item = Self> + use<> {
-        let base = machine.number("virtio.base", 0xfe00_0000) as usize;
-        let stride = machine.number("virtio.stride", 0x1000) as usize;
-        let count = machine.number("virtio.count", DEFAULT_GSIS.len() as u64) as usize;
-        let first_gsi = machine
-            .option("virtio.gsi")
-            .map(|_| machine.number("virtio.gsi", 0) as u32);
-        (0..count).filter_map(move |slot| {
-            // SAFETY: the machine's window for such devices; nothing else is there.
-            let registers = unsafe { Registers::at(base + slot * stride) };
-            let id = (registers.read_u32(register::MAGIC) == u32::from_le_bytes(*b"virt"))
-                .then(|| registers.read_u32(register::DEVICE_ID))?;
-            (id != 0).then(|| Self {
-                registers,
+        let on_pci = machine.option("virtio.base").is_none() && Function::all().next().is_some();
+        let functions = on_pci
+            .then(PciRegisters::all)
+            .into_iter()
+            .flatten()
+            .map(|(registers, id)| (Transport::Pci(registers), id));
+        let pages = (!on_pci)
+            .then(|| MmioRegisters::all(machine))
+            .into_iter()
+            .flatten()
+            .map(|(registers, id)| (Transport::Mmio(registers), id));
+        (FIRST_VECTOR..)
+            .zip(functions.chain(pages))
+            .map(|(vector, (transport, id))| Self {
+                transport,
                 id,
-                gsi: first_gsi.map_or_else(|| DEFAULT_GSIS[slot], |first| first + slot as u32),
-                vector: FIRST_VECTOR + slot as u8,
+                vector,
             })
-        })
     }
 
     /// The first device of that type.
@@ -136,18 +99,66 @@ impl Device {
             .unwrap_or_else(|| panic!("no virtio device of type {id}"))
     }
 
-    /// Device status.
-    pub fn status(self) -> u32 {
-        self.registers.read_u32(register::STATUS)
+    /// Its page of registers.
+    ///
+    /// # Panics
+    ///
+    /// When it is on PCI.
+    pub fn page(self) -> Registers {
+        match self.transport {
+            Transport::Mmio(page) => page.registers,
+            Transport::Pci(_) => panic!("the device is on PCI"),
+        }
     }
 
-    /// Resets the device and waits until it is (virtio 1.3, 4.2.2.1).
+    /// Its function.
+    ///
+    /// # Panics
+    ///
+    /// When it is not on PCI.
+    pub fn function(self) -> PciRegisters {
+        match self.transport {
+            Transport::Mmio(_) => panic!("the device is not on PCI"),
+            Transport::Pci(registers) => registers,
+        }
+    }
+
+    /// Its device-specific configuration.
+    pub fn config(self) -> Registers {
+        match self.transport {
+            // SAFETY: a part of the page.
+            Transport::Mmio(page) => unsafe {
+                Registers::at(page.registers.base() + mmio::register::CONFIG)
+            },
+            Transport::Pci(parts) => parts.config,
+        }
+    }
+
+    /// Changes when the configuration changes.
+    pub fn config_generation(self) -> u32 {
+        match self.transport {
+            Transport::Mmio(page) => page.registers.read_u32(mmio::register::CONFIG_GENERATION),
+            Transport::Pci(parts) => {
+                u32::from(parts.common.read_u8(pci::register::CONFIG_GENERATION))
+            }
+        }
+    }
+
+    /// Device status.
+    pub fn status(self) -> u32 {
+        match self.transport {
+            Transport::Mmio(page) => page.registers.read_u32(mmio::register::STATUS),
+            Transport::Pci(parts) => u32::from(parts.common.read_u8(pci::register::STATUS)),
+        }
+    }
+
+    /// Resets the device and waits until it is (virtio 1.3, 4.1.4.3.2 and 4.2.2.1).
     ///
     /// # Panics
     ///
     /// When the status does not become 0 within a second.
     pub fn reset(self) {
-        self.registers.write_u32(register::STATUS, 0);
+        self.set_status(0);
         assert!(
             wait_until(SECONDS, || self.status() == 0),
             "status {:#x} after a reset",
@@ -157,13 +168,26 @@ impl Device {
 
     /// What the device offers.
     pub fn features(self) -> u64 {
-        self.registers
-            .write_u32(register::DEVICE_FEATURES_SELECT, 0);
-        let low = self.registers.read_u32(register::DEVICE_FEATURES);
-        self.registers
-            .write_u32(register::DEVICE_FEATURES_SELECT, 1);
-        let high = self.registers.read_u32(register::DEVICE_FEATURES);
-        u64::from(low) | u64::from(high) << 32
+        let low = self.features_word(0);
+        u64::from(low) | u64::from(self.features_word(1)) << 32
+    }
+
+    /// 32 of the bits that the device offers.
+    pub fn features_word(self, select: u32) -> u32 {
+        let (registers, choice, word) = match self.transport {
+            Transport::Mmio(page) => (
+                page.registers,
+                mmio::register::DEVICE_FEATURES_SELECT,
+                mmio::register::DEVICE_FEATURES,
+            ),
+            Transport::Pci(parts) => (
+                parts.common,
+                pci::register::DEVICE_FEATURES_SELECT,
+                pci::register::DEVICE_FEATURES,
+            ),
+        };
+        registers.write_u32(choice, select);
+        registers.read_u32(word)
     }
 
     /// Resets the device and negotiates those of `wanted` that are offered, and VERSION_1; the steps of
@@ -173,8 +197,15 @@ impl Device {
     ///
     /// When the device does not accept.
     pub fn negotiate(self, wanted: u64) -> u64 {
-        assert_eq!(self.registers.read_u32(register::VERSION), 2, "version");
+        if let Transport::Mmio(page) = self.transport {
+            let version = page.registers.read_u32(mmio::register::VERSION);
+            assert_eq!(version, 2, "version");
+        }
         self.reset();
+        if let Transport::Pci(parts) = self.transport {
+            // All vectors of the table are the same.
+            parts.common.write_u16(pci::register::CONFIG_VECTOR, 0);
+        }
         self.set_status(status::ACKNOWLEDGE);
         self.set_status(status::ACKNOWLEDGE | status::DRIVER);
         let offered = self.features();
@@ -196,26 +227,75 @@ impl Device {
 
     /// Writes the driver's features.
     pub fn write_features(self, features: u64) {
-        self.registers
-            .write_u32(register::DRIVER_FEATURES_SELECT, 0);
-        self.registers
-            .write_u32(register::DRIVER_FEATURES, features as u32);
-        self.registers
-            .write_u32(register::DRIVER_FEATURES_SELECT, 1);
-        self.registers
-            .write_u32(register::DRIVER_FEATURES, (features >> 32) as u32);
+        self.write_features_word(0, features as u32);
+        self.write_features_word(1, (features >> 32) as u32);
+    }
+
+    /// Writes 32 of the driver's features.
+    pub fn write_features_word(self, select: u32, word: u32) {
+        let (registers, choice, place) = match self.transport {
+            Transport::Mmio(page) => (
+                page.registers,
+                mmio::register::DRIVER_FEATURES_SELECT,
+                mmio::register::DRIVER_FEATURES,
+            ),
+            Transport::Pci(parts) => (
+                parts.common,
+                pci::register::DRIVER_FEATURES_SELECT,
+                pci::register::DRIVER_FEATURES,
+            ),
+        };
+        registers.write_u32(choice, select);
+        registers.write_u32(place, word);
     }
 
     /// Writes the device status.
     pub fn set_status(self, status: u32) {
-        self.registers.write_u32(register::STATUS, status);
+        match self.transport {
+            Transport::Mmio(page) => page.registers.write_u32(mmio::register::STATUS, status),
+            Transport::Pci(parts) => {
+                parts.common.write_u8(pci::register::STATUS, status as u8);
+            }
+        }
     }
 
-    /// Largest size of queue `number`.
+    /// Largest size of queue `number`, while it is not configured.
     pub fn queue_size_max(self, number: u16) -> u32 {
-        self.registers
-            .write_u32(register::QUEUE_SELECT, u32::from(number));
-        self.registers.read_u32(register::QUEUE_SIZE_MAX)
+        self.select_queue(u32::from(number));
+        match self.transport {
+            Transport::Mmio(page) => page.registers.read_u32(mmio::register::QUEUE_SIZE_MAX),
+            Transport::Pci(parts) => u32::from(parts.common.read_u16(pci::register::QUEUE_SIZE)),
+        }
+    }
+
+    /// Selects a queue, whether there is one or not.
+    pub fn select_queue(self, number: u32) {
+        match self.transport {
+            Transport::Mmio(page) => page
+                .registers
+                .write_u32(mmio::register::QUEUE_SELECT, number),
+            Transport::Pci(parts) => parts.select(number as u16),
+        }
+    }
+
+    /// Whether the selected queue is on.
+    pub fn queue_is_on(self) -> bool {
+        match self.transport {
+            Transport::Mmio(page) => page.registers.read_u32(mmio::register::QUEUE_READY) != 0,
+            Transport::Pci(parts) => parts.common.read_u16(pci::register::QUEUE_ENABLE) != 0,
+        }
+    }
+
+    /// Says of the selected queue that it is on, or off.
+    pub fn turn_queue(self, on: bool) {
+        match self.transport {
+            Transport::Mmio(page) => page
+                .registers
+                .write_u32(mmio::register::QUEUE_READY, u32::from(on)),
+            Transport::Pci(parts) => parts
+                .common
+                .write_u16(pci::register::QUEUE_ENABLE, u16::from(on)),
+        }
     }
 
     /// Tells the device where `queue` is and turns the queue on.
@@ -229,11 +309,7 @@ impl Device {
             u32::from(queue.size()) <= size_max,
             "queue of at most {size_max}"
         );
-        assert_eq!(
-            self.registers.read_u32(register::QUEUE_READY),
-            0,
-            "queue is on"
-        );
+        assert!(!self.queue_is_on(), "queue is on");
         self.write_queue(
             queue.number(),
             u32::from(queue.size()),
@@ -243,31 +319,39 @@ impl Device {
                 queue.used_address(),
             ],
         );
-        assert_eq!(
-            self.registers.read_u32(register::QUEUE_READY),
-            1,
-            "queue is off"
-        );
+        assert!(self.queue_is_on(), "queue is off");
     }
 
     /// Writes a queue's registers as they are given, and turns the queue on: descriptor table, available
     /// ring, used ring.
     pub fn write_queue(self, number: u16, size: u32, addresses: [u64; 3]) {
-        self.registers
-            .write_u32(register::QUEUE_SELECT, u32::from(number));
-        self.registers.write_u32(register::QUEUE_SIZE, size);
-        for (offset, address) in [
-            register::QUEUE_DESCRIPTORS,
-            register::QUEUE_DRIVER,
-            register::QUEUE_DEVICE,
-        ]
-        .into_iter()
-        .zip(addresses)
-        {
-            self.registers.write_u32(offset, address as u32);
-            self.registers.write_u32(offset + 4, (address >> 32) as u32);
+        self.select_queue(u32::from(number));
+        let (registers, offsets) = match self.transport {
+            Transport::Mmio(page) => {
+                page.registers.write_u32(mmio::register::QUEUE_SIZE, size);
+                (
+                    page.registers,
+                    [
+                        mmio::register::QUEUE_DESCRIPTORS,
+                        mmio::register::QUEUE_DRIVER,
+                        mmio::register::QUEUE_DEVICE,
+                    ],
+                )
+            }
+            Transport::Pci(parts) => {
+                let common = parts.common;
+                // What does not fit becomes a size that no queue can have.
+                common.write_u16(pci::register::QUEUE_SIZE, size.try_into().unwrap_or(0));
+                common.write_u16(pci::register::QUEUE_VECTOR, 0);
+                let first = pci::register::QUEUE_DESCRIPTORS;
+                (common, [first, first + 8, first + 16])
+            }
+        };
+        for (offset, address) in offsets.into_iter().zip(addresses) {
+            registers.write_u32(offset, address as u32);
+            registers.write_u32(offset + 4, (address >> 32) as u32);
         }
-        self.registers.write_u32(register::QUEUE_READY, 1);
+        self.turn_queue(true);
     }
 
     /// Sets DRIVER_OK: the device starts.
@@ -279,8 +363,17 @@ impl Device {
 
     /// Rings the doorbell of queue `number`.
     pub fn notify(self, number: u16) {
-        self.registers
-            .write_u32(register::QUEUE_NOTIFY, u32::from(number));
+        self.ring(u32::from(number));
+    }
+
+    /// Rings a doorbell, of a queue that may not be there.
+    pub fn ring(self, number: u32) {
+        match self.transport {
+            Transport::Mmio(page) => page
+                .registers
+                .write_u32(mmio::register::QUEUE_NOTIFY, number),
+            Transport::Pci(parts) => parts.notify(number),
+        }
     }
 
     /// Whether DEVICE_NEEDS_RESET comes to be set within `limit` cycles. Reads of the status are spaced
@@ -294,16 +387,37 @@ impl Device {
         })
     }
 
-    /// Takes the interrupt status and acknowledges it.
+    /// Takes the interrupt status and acknowledges it: bit 0 for used buffers, which the device need not
+    /// set where it sends messages, bit 1 for a configuration change.
     pub fn take_interrupt_status(self) -> u32 {
-        let bits = self.registers.read_u32(register::INTERRUPT_STATUS);
-        self.registers.write_u32(register::INTERRUPT_ACK, bits);
-        bits
+        match self.transport {
+            Transport::Mmio(page) => {
+                let bits = page.registers.read_u32(mmio::register::INTERRUPT_STATUS);
+                page.registers
+                    .write_u32(mmio::register::INTERRUPT_ACK, bits);
+                bits
+            }
+            Transport::Pci(parts) => u32::from(parts.isr.read_u8(0)),
+        }
     }
 
-    /// Sends the device's interrupt to this processor as [`Device::vector`].
+    /// Sends the device's interrupt to this processor as [`Device::vector`]: by messages where there are.
     pub fn route_interrupt(self, machine: &Machine) {
         interrupts::acknowledge(self.vector, interrupts::EOI_LAPIC);
-        ioapic::IoApic::first(machine.acpi.as_ref()).route_edge(self.gsi, self.vector);
+        match self.transport {
+            Transport::Mmio(page) => {
+                ioapic::IoApic::first(machine.acpi.as_ref()).route_edge(page.gsi, self.vector);
+            }
+            Transport::Pci(parts) => parts.use_messages(self.vector),
+        }
+    }
+
+    /// What [`Device::take_interrupt_status`] gives after used buffers, with the interrupt routed by
+    /// [`Device::route_interrupt`]: a message says by itself what it is for.
+    pub const fn used_buffer_status(self) -> u32 {
+        match self.transport {
+            Transport::Mmio(_) => 1,
+            Transport::Pci(_) => 0,
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Stock kernels to their login: as ELF and as bzImage, with 1, 2 and 4 vCPUs, with the interrupt
-//! controllers of this process and of the kernel.
+//! controllers of this process and of the kernel, one of them without PCI.
 
 use std::path::Path;
 
@@ -13,11 +13,17 @@ const MEMORY_MIB: u32 = 512;
 const KERNEL_SHARE_MIB: u32 = 160;
 
 /// Boots to the login prompt, logs in, and looks at the machine from inside.
-fn boots(kernel: impl Fn(&Assets) -> &Path, cpus: u32, irqchip: &'static str) {
+fn boots(
+    kernel: impl Fn(&Assets) -> &Path,
+    cpus: u32,
+    irqchip: &'static str,
+    transport: &'static str,
+) {
     let mut options = setup::options(kernel);
     options.cpus = cpus;
     options.memory_mib = MEMORY_MIB;
     options.irqchip = irqchip;
+    options.more = vec!["--transport", transport];
     options.cmdline = "console=ttyS0 quiet CUDDY_MODE=login".to_owned();
     let mut machine = options.start().unwrap();
     log_in(&mut machine);
@@ -52,27 +58,27 @@ fn log_in(machine: &mut Machine) {
 }
 
 macro_rules! boots {
-    ($($name:ident: $kernel:ident, $cpus:literal, $irqchip:literal;)*) => {
+    ($($name:ident: $kernel:ident, $cpus:literal, $irqchip:literal, $transport:literal;)*) => {
         $(
             #[test]
             fn $name() {
-                boots(|assets| &assets.$kernel, $cpus, $irqchip);
+                boots(|assets| &assets.$kernel, $cpus, $irqchip, $transport);
             }
         )*
     };
 }
 
 boots! {
-    elf_1_vcpu_split_irqchip: vmlinux, 1, "split";
-    elf_2_vcpus_split_irqchip: vmlinux, 2, "split";
-    elf_4_vcpus_split_irqchip: vmlinux, 4, "split";
-    elf_1_vcpu_kernel_irqchip: vmlinux, 1, "kernel";
-    elf_2_vcpus_kernel_irqchip: vmlinux, 2, "kernel";
-    elf_4_vcpus_kernel_irqchip: vmlinux, 4, "kernel";
-    bzimage_1_vcpu_split_irqchip: vmlinuz, 1, "split";
-    bzimage_2_vcpus_split_irqchip: vmlinuz, 2, "split";
-    bzimage_4_vcpus_split_irqchip: vmlinuz, 4, "split";
-    bzimage_1_vcpu_kernel_irqchip: vmlinuz, 1, "kernel";
-    bzimage_2_vcpus_kernel_irqchip: vmlinuz, 2, "kernel";
-    bzimage_4_vcpus_kernel_irqchip: vmlinuz, 4, "kernel";
+    elf_1_vcpu_split_irqchip: vmlinux, 1, "split", "pci";
+    elf_2_vcpus_split_irqchip: vmlinux, 2, "split", "pci";
+    elf_4_vcpus_split_irqchip: vmlinux, 4, "split", "pci";
+    elf_1_vcpu_kernel_irqchip: vmlinux, 1, "kernel", "pci";
+    elf_2_vcpus_kernel_irqchip: vmlinux, 2, "kernel", "pci";
+    elf_4_vcpus_kernel_irqchip: vmlinux, 4, "kernel", "pci";
+    bzimage_1_vcpu_split_irqchip: vmlinuz, 1, "split", "pci";
+    bzimage_2_vcpus_split_irqchip: vmlinuz, 2, "split", "pci";
+    bzimage_4_vcpus_split_irqchip: vmlinuz, 4, "split", "pci";
+    bzimage_1_vcpu_kernel_irqchip: vmlinuz, 1, "kernel", "mmio";
+    bzimage_2_vcpus_kernel_irqchip: vmlinuz, 2, "kernel", "pci";
+    bzimage_4_vcpus_kernel_irqchip: vmlinuz, 4, "kernel", "pci";
 }

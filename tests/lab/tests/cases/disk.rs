@@ -56,6 +56,7 @@ fn a_read_only_disk_reads_and_refuses_writes() {
     std::fs::write(&image, &content).unwrap();
     let mut options = setup::elf();
     options.disks = vec![format!("path={},readonly=on", image.display())];
+    options.more = vec!["--transport", "mmio"];
     let mut machine = setup::start(&options);
 
     assert_eq!(

@@ -6,6 +6,7 @@ mod boot;
 mod disk;
 mod lifecycle;
 mod net;
+mod pci;
 mod setup;
 mod systemd;
 mod tap;

@@ -71,8 +71,21 @@ fn cpus_and_devices_have_their_limits() {
     config.cpus = 256;
     assert_eq!(keys(&config), ["cpus"]);
     config.cpus = 1;
-    config.net = (0..15).map(|index| net(&format!("tap{index}"))).collect();
-    assert_eq!(keys(&config), ["disk, net, rng"]);
-    config.rng = false;
+    for (transport, most) in [(Transport::Pci, 31), (Transport::Mmio, 15)] {
+        config.transport = transport;
+        config.rng = true;
+        config.net = (0..most).map(|index| net(&format!("tap{index}"))).collect();
+        assert_eq!(keys(&config), ["disk, net, rng"]);
+        config.rng = false;
+        assert_eq!(keys(&config), [""; 0]);
+    }
+}
+
+#[test]
+fn devices_on_pci_are_not_announced_on_the_command_line() {
+    let mut config = good();
+    config.mmio_cmdline = true;
+    assert_eq!(keys(&config), ["mmio-cmdline"]);
+    config.transport = Transport::Mmio;
     assert_eq!(keys(&config), [""; 0]);
 }

@@ -177,11 +177,11 @@ fn dsdt_lists_virtio(machine: &Machine) {
         .count();
     assert_eq!(listed, devices, "virtio devices in the DSDT");
     for device in Device::all(machine) {
-        let address = (device.registers.base() as u32).to_le_bytes();
+        let address = (device.page().base() as u32).to_le_bytes();
         let dsdt = machine.acpi().dsdt().expect("DSDT");
         let found =
             (0..dsdt.length - 3).any(|offset| dsdt.read_u32(offset) == u32::from_le_bytes(address));
-        assert!(found, "{:#x} is not in the DSDT", device.registers.base());
+        assert!(found, "{:#x} is not in the DSDT", device.page().base());
     }
 }
 

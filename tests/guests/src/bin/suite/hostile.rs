@@ -5,13 +5,15 @@
 //! queue is not looked at before a packet arrives: the host has to keep them coming.
 
 use runtime::dma::DmaBuffer;
+use runtime::mmio::Registers;
 use runtime::report::Test;
 use runtime::time::{MILLISECONDS, SECONDS, spin};
 use runtime::virtio::block::{self, BlockDevice, SECTOR_BYTES, kind, set_header};
 use runtime::virtio::entropy::EntropyDevice;
 use runtime::virtio::net::NetDevice;
 use runtime::virtio::{
-    Buffer, Descriptor, Device, Layout, Queue, device_id, feature, flag, register, status,
+    Buffer, Descriptor, Device, Layout, Queue, Transport, device_id, feature, flag, mmio, pci,
+    status,
 };
 use runtime::{Machine, println};
 
@@ -149,7 +151,7 @@ impl Target {
             assert_eq!(outcome, Outcome::Broken, "{name}");
         }
         if outcome == Outcome::Broken {
-            let interrupt_status = self.device.registers.read_u32(register::INTERRUPT_STATUS);
+            let interrupt_status = self.device.take_interrupt_status();
             assert_ne!(
                 interrupt_status & 2,
                 0,
@@ -501,32 +503,28 @@ fn registers(machine: &Machine) {
     for number in [3, 64, 0x7fff, 0xffff] {
         assert_eq!(device.queue_size_max(number), 0, "size of queue {number}");
         device.write_queue(number, 16, [0x100_0000; 3]);
-        assert_eq!(
-            device.registers.read_u32(register::QUEUE_READY),
-            0,
-            "queue {number} is on"
-        );
+        assert!(!device.queue_is_on(), "queue {number} is on");
     }
-    device.registers.write_u32(register::QUEUE_SELECT, u32::MAX);
-    assert_eq!(device.registers.read_u32(register::QUEUE_SIZE_MAX), 0);
+    device.select_queue(u32::MAX);
+    assert_eq!(device.queue_size_max(u16::MAX), 0);
     device.start();
     for number in [3, 64, 0xffff, u32::MAX] {
-        device.registers.write_u32(register::QUEUE_NOTIFY, number);
+        device.ring(number);
     }
     target.drive();
     // Every register, in every width, read and written with ones; the status last.
-    let base = device.registers;
-    for offset in (0..0x200).chain([0x201, 0x3fc, 0xffc]) {
-        base.read_u8(offset);
-        base.read_u16(offset);
-        base.read_u32(offset);
-        base.read_u64(offset);
-    }
-    for offset in (0..0x200).filter(|offset| !(register::STATUS..0x74).contains(offset)) {
-        base.write_u8(offset, 0xff);
-        base.write_u16(offset, 0xffff);
-        base.write_u32(offset, u32::MAX);
-        base.write_u64(offset, u64::MAX);
+    match device.transport {
+        Transport::Mmio(page) => {
+            let all = (0..0x200).chain([0x201, 0x3fc, 0xffc]);
+            let status = mmio::register::STATUS..mmio::register::STATUS + 4;
+            let others = (0..0x200).filter(|offset| !status.contains(offset));
+            sweep(page.registers, all, others);
+        }
+        Transport::Pci(parts) => {
+            let all = (0..0x40).chain([0x41, 0x1000, 0x2000, 0x3ffc, 0x4000, 0x6000, 0x7ff8]);
+            let others = (0..0x40).filter(|offset| *offset != pci::register::STATUS);
+            sweep(parts.common, all, others);
+        }
     }
     for value in [0xff, 0x40, 0x80, u32::MAX, 4, 8, 0xffff_ff00] {
         device.set_status(value);
@@ -535,12 +533,30 @@ fn registers(machine: &Machine) {
     target.drive();
     // Feature words that are not there read as 0.
     for select in [2, 3, 0x7fff_ffff, u32::MAX] {
-        base.write_u32(register::DEVICE_FEATURES_SELECT, select);
-        base.read_u32(register::DEVICE_FEATURES);
-        base.write_u32(register::DRIVER_FEATURES_SELECT, select);
-        base.write_u32(register::DRIVER_FEATURES, u32::MAX);
+        assert_eq!(device.features_word(select), 0);
+        device.write_features_word(select, u32::MAX);
     }
     target.drive();
+}
+
+/// Reads and then writes registers in every width.
+fn sweep(
+    registers: Registers,
+    read: impl Iterator<Item = usize>,
+    written: impl Iterator<Item = usize>,
+) {
+    for offset in read {
+        registers.read_u8(offset);
+        registers.read_u16(offset);
+        registers.read_u32(offset);
+        registers.read_u64(offset);
+    }
+    for offset in written {
+        registers.write_u8(offset, 0xff);
+        registers.write_u16(offset, 0xffff);
+        registers.write_u32(offset, u32::MAX);
+        registers.write_u64(offset, u64::MAX);
+    }
 }
 
 /// Steps of the initialisation in the wrong order, left out, or done twice.
@@ -580,8 +596,8 @@ fn order(machine: &Machine) {
     let queue = target.set_up();
     device.start();
     device.write_queue(target.queue, 8, [HOLE, FAR, WRAPS]);
-    device.registers.write_u32(register::QUEUE_READY, 0);
-    device.registers.write_u32(register::QUEUE_READY, 1);
+    device.turn_queue(false);
+    device.turn_queue(true);
     device.notify(target.queue);
     spin(MILLISECONDS);
     assert_eq!(queue.used_index(), 0, "completions of nothing");

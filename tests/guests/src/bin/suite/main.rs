@@ -9,6 +9,7 @@ mod boot;
 mod exits;
 mod hostile;
 mod interrupts;
+mod pci;
 mod ring_0;
 mod rtc;
 mod serial;
@@ -28,6 +29,7 @@ const TESTS: &[&[(&str, Test)]] = &[
     exits::TESTS,
     hostile::TESTS,
     interrupts::TESTS,
+    pci::TESTS,
     ring_0::TESTS,
     rtc::TESTS,
     serial::TESTS,
