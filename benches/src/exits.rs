@@ -33,8 +33,9 @@ const KINDS: [(&str, &str); 4] = [
     ("read of port 0x80", "test=pio-exits port=0x80"),
     ("write to port 0x80", "test=pio-exits port=0x80 write=1"),
     (
-        "read of a virtio-mmio register",
-        "test=mmio-exits address=0xfe000000",
+        "read of a virtio-pci register",
+        // The entropy device, where it is at first.
+        "test=mmio-exits pci=1 address=0xc0000000",
     ),
     (
         "write to an address without a device",

@@ -1,6 +1,7 @@
 //! Loops of exits for measurements: `count` accesses, then the usual end.
 
 use runtime::mmio::Registers;
+use runtime::pci::Function;
 use runtime::report::Test;
 use runtime::time::cycles;
 use runtime::{Machine, port, println};
@@ -31,8 +32,13 @@ fn pio(machine: &Machine) {
     println!("{} cycles for {count} exits", cycles() - start);
 }
 
-/// `count` accesses of four bytes to `address`: reads, or writes of 0 with `write=1`.
+/// `count` accesses of four bytes to `address`: reads, or writes of 0 with `write=1`. `pci` is the number of
+/// a device on PCI whose memory is to be decoded before.
 fn mmio(machine: &Machine) {
+    if machine.option("pci").is_some() {
+        let device = machine.number("pci", 0) as u8;
+        Function { device }.enable();
+    }
     let (address, count) = (
         machine.number("address", 0xfe00_0000),
         machine.number("count", 1000),
