@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bus::{Effect, RangeMap};
 
 use crate::address::FunctionAddress;
-use crate::bar::{BARS, Bar};
+use crate::bar::{BARS, Bar, BarWidth};
 use crate::configuration::bar_offset;
 use crate::function::Function;
 use crate::host_bridge::HostBridge;
@@ -112,15 +112,12 @@ impl RootComplex {
             };
             let address = self.windows.allocate(bar);
             let address = address.ok_or(PlaceError::NoAddresses { bar })?;
-            let halves = address.to_le_bytes();
-            for (offset, half) in (u16::from(bar_offset(index))..)
-                .step_by(4)
-                .zip(halves.chunks(4))
-                .take(match bar.width {
-                    crate::BarWidth::Bits32 => 1,
-                    crate::BarWidth::Bits64 => 2,
-                })
-            {
+            let registers = match bar.width {
+                BarWidth::Bits32 => 1,
+                BarWidth::Bits64 => 2,
+            };
+            let offsets = (u16::from(bar_offset(index))..).step_by(4);
+            for (offset, half) in offsets.zip(address.to_le_bytes().chunks(4)).take(registers) {
                 // A function that does not start yet asks for nothing.
                 let _none = locked.write_config(offset, half);
             }

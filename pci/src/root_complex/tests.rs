@@ -4,7 +4,7 @@ use bus::{MmioWindow, PioDevice};
 
 use super::*;
 use crate::header::Identity;
-use crate::{BarWidth, BarWindow, ConfigurationPorts, ConfigurationSpace, EcamWindow};
+use crate::{BarWindow, ConfigurationPorts, ConfigurationSpace, EcamWindow};
 
 const BELOW: u64 = 0xc000_0000;
 const ABOVE: u64 = 0x10_0000_0000;

@@ -61,7 +61,7 @@ const DEVICE: Region = Region {
 const NOTIFY_MULTIPLIER: u32 = 4;
 const MSIX_TABLE: u64 = 0x4000;
 const MSIX_PENDING: u64 = 0x6000;
-/// The most vectors: the table's two pages. A device with more queues shares the last one.
+/// The most vectors: the table's two pages. Queues beyond that share them, as their driver chooses.
 const VECTORS_MAX: usize = 512;
 
 /// The interrupts of a function, as the machine lends them.
