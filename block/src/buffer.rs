@@ -47,6 +47,13 @@ impl IoBuffer {
         self.len() == 0
     }
 
+    /// The same pieces for `readv` and its relatives.
+    pub(crate) fn as_iovecs(buffers: &[Self]) -> &[libc::iovec] {
+        let pointer: *const libc::iovec = buffers.as_ptr().cast();
+        // SAFETY: a buffer is a transparent iovec, so the slice has the same layout.
+        unsafe { std::slice::from_raw_parts(pointer, buffers.len()) }
+    }
+
     /// Takes the first `count` bytes off; all of them, if it has no more.
     fn advance(&mut self, count: usize) {
         let count = count.min(self.len());
@@ -84,6 +91,14 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
+    /// One with room for the buffers of most requests.
+    pub(crate) fn with_room() -> Self {
+        Self {
+            buffers: Vec::with_capacity(8),
+            done: 0,
+        }
+    }
+
     /// Starts over with `buffers`.
     pub(crate) fn fill(&mut self, buffers: &[IoBuffer]) {
         self.buffers.clear();

@@ -5,10 +5,11 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::host::{self, DirectAlignment};
-use crate::lock::{LockOutcome, lock};
-use crate::{Engine, OpenError, SECTOR_BYTES};
+use crate::lock::{self, LockOutcome};
+use crate::{Engine, EngineKind, OpenError, ResizeError, SECTOR_BYTES};
 
 /// What the host's page cache is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,6 +19,17 @@ pub enum CacheMode {
     Writeback,
     /// The page cache is bypassed (O_DIRECT); a flush is needed all the same, for the disk's own cache.
     None,
+    /// The page cache is bypassed, and each write is durable before it completes.
+    DirectSync,
+    /// Through the page cache, and a flush does nothing: what was written is durable when the host likes.
+    Unsafe,
+}
+
+impl CacheMode {
+    /// Whether the page cache is bypassed.
+    pub fn is_direct(self) -> bool {
+        matches!(self, Self::None | Self::DirectSync)
+    }
 }
 
 /// How to open a disk.
@@ -72,14 +84,20 @@ pub struct Disk {
 #[derive(Debug)]
 pub(crate) struct Image {
     pub path: PathBuf,
-    /// Uses the page cache; holds the lock.
+    /// Uses the page cache.
     pub file: File,
+    /// Holds the lock: another description of the same file, which no engine uses. The kernel gives up a
+    /// description that was registered with io_uring only some time after the process has ended.
+    _lock: Option<File>,
     /// Bypasses the page cache.
     pub direct: Option<DirectFile>,
-    pub size_bytes: u64,
+    /// Grows while engines are at work.
+    pub size_bytes: AtomicU64,
     pub readonly: bool,
     pub is_device: bool,
-    cache: CacheMode,
+    pub cache: CacheMode,
+    /// The file system has no way to make a range of a file zero and keep its blocks.
+    pub no_zero_range: AtomicBool,
     topology: Topology,
     can_discard: bool,
 }
@@ -106,9 +124,10 @@ impl Disk {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(OpenError::NotADisk { path: path.clone() });
         }
-        if options.lock {
-            take_lock(&file, options)?;
-        }
+        let lock = match options.lock {
+            true => Some(take_lock(&file, options)?),
+            false => None,
+        };
         // Behind the lock: before, another writer may have changed it.
         let metadata_now = file.metadata().map_err(host("look at it"))?;
         let size_bytes = host::size_bytes(&file, &metadata_now).map_err(host("find its size"))?;
@@ -121,16 +140,18 @@ impl Disk {
         if size_bytes == 0 {
             return Err(OpenError::Empty { path: path.clone() });
         }
-        let direct = match options.cache {
-            CacheMode::Writeback => None,
-            CacheMode::None => Some(open_direct(&file, options)?),
+        let direct = match options.cache.is_direct() {
+            true => Some(open_direct(&file, options)?),
+            false => None,
         };
         Ok(Self {
             image: Arc::new(Image {
                 path: path.clone(),
+                _lock: lock,
                 direct,
-                size_bytes,
+                size_bytes: AtomicU64::new(size_bytes),
                 readonly: options.readonly,
+                no_zero_range: AtomicBool::new(false),
                 is_device: kind.is_block_device(),
                 cache: options.cache,
                 topology: host::topology(&file, &metadata_now),
@@ -141,13 +162,50 @@ impl Disk {
         })
     }
 
-    /// An engine, which carries requests out on the thread that calls it.
+    /// An engine for `depth` requests at a time. Where the host refuses io_uring, it works with threads,
+    /// and says so.
     ///
     /// # Errors
     ///
-    /// What the host answers when there is no memory for it.
-    pub fn engine(&self) -> io::Result<Engine> {
-        Engine::new(Arc::clone(&self.image))
+    /// What the host answers when there is no memory or no event for it.
+    pub fn engine(&self, kind: EngineKind, depth: usize) -> io::Result<Engine> {
+        Engine::new(Arc::clone(&self.image), kind, depth)
+    }
+
+    /// Makes a file as large as `size_bytes`, or takes the size that a block device has meanwhile, and
+    /// returns it. All engines of the disk know it from then on; whoever has told a guest of the
+    /// size tells it again.
+    ///
+    /// # Errors
+    ///
+    /// [`ResizeError`]; the size is then as before.
+    pub fn grow(&self, size_bytes: u64) -> Result<u64, ResizeError> {
+        let image = &*self.image;
+        if image.readonly {
+            return Err(ResizeError::ReadOnly);
+        }
+        if !size_bytes.is_multiple_of(SECTOR_BYTES) {
+            return Err(ResizeError::NotMultipleOfSector { size_bytes });
+        }
+        let before = image.size_bytes.load(Ordering::Acquire);
+        if size_bytes < before {
+            return Err(ResizeError::Smaller {
+                size_bytes,
+                current_bytes: before,
+            });
+        }
+        if !image.is_device && size_bytes > before {
+            host::retry(|| image.file.set_len(size_bytes))?;
+        }
+        let now = host::size_bytes(&image.file, &image.file.metadata()?)?;
+        if now < size_bytes {
+            return Err(ResizeError::DeviceIsSmaller {
+                size_bytes,
+                device_bytes: now,
+            });
+        }
+        image.size_bytes.store(size_bytes, Ordering::Release);
+        Ok(size_bytes)
     }
 
     /// Where the disk is.
@@ -157,7 +215,7 @@ impl Disk {
 
     /// Size in sectors of [`SECTOR_BYTES`].
     pub fn sectors(&self) -> u64 {
-        self.image.size_bytes / SECTOR_BYTES
+        self.image.size_bytes.load(Ordering::Acquire) / SECTOR_BYTES
     }
 
     /// Whether it can only be read.
@@ -220,10 +278,12 @@ fn open_error(options: &DiskOptions, error: io::Error) -> OpenError {
     }
 }
 
-fn take_lock(file: &File, options: &DiskOptions) -> Result<(), OpenError> {
+/// Opens the same file again and locks that.
+fn take_lock(file: &File, options: &DiskOptions) -> Result<File, OpenError> {
+    let again = open_again(file, options, 0)?;
     let path = options.path.clone();
-    match lock(file, options.readonly) {
-        LockOutcome::Held => Ok(()),
+    match lock::lock(&again, options.readonly) {
+        LockOutcome::Held => Ok(again),
         LockOutcome::Taken => Err(OpenError::Locked { path }),
         LockOutcome::Unavailable(source) => Err(OpenError::CannotLock { path, source }),
     }
@@ -232,25 +292,37 @@ fn take_lock(file: &File, options: &DiskOptions) -> Result<(), OpenError> {
 /// Opens the same file again, past the page cache.
 fn open_direct(buffered: &File, options: &DiskOptions) -> Result<DirectFile, OpenError> {
     let path = &options.path;
+    let file = open_again(buffered, options, libc::O_DIRECT)?;
+    let metadata = file
+        .metadata()
+        .map_err(|error| host_error(path, "look at it", error))?;
+    let alignment = host::direct_alignment(&file, &metadata)
+        .ok_or_else(|| OpenError::NoDirectIo { path: path.clone() })?;
+    Ok(DirectFile { file, alignment })
+}
+
+/// Another description of the file that is `first`, opened with `flags`.
+fn open_again(first: &File, options: &DiskOptions, flags: libc::c_int) -> Result<File, OpenError> {
+    let path = &options.path;
     let host = |what| move |source| host_error(path, what, source);
-    let file = OpenOptions::new()
+    let second = OpenOptions::new()
         .read(true)
         .write(!options.readonly)
-        .custom_flags(libc::O_CLOEXEC | libc::O_DIRECT)
+        .custom_flags(libc::O_CLOEXEC | flags)
         .open(path)
         .map_err(|error| match error.raw_os_error() {
-            Some(libc::EINVAL | libc::EOPNOTSUPP) => OpenError::NoDirectIo { path: path.clone() },
+            Some(libc::EINVAL | libc::EOPNOTSUPP) if flags & libc::O_DIRECT != 0 => {
+                OpenError::NoDirectIo { path: path.clone() }
+            }
             _ => open_error(options, error),
         })?;
-    let first = buffered.metadata().map_err(host("look at it"))?;
-    let second = file.metadata().map_err(host("look at it"))?;
-    if (first.dev(), first.ino()) != (second.dev(), second.ino()) {
+    let one = first.metadata().map_err(host("look at it"))?;
+    let other = second.metadata().map_err(host("look at it"))?;
+    if (one.dev(), one.ino()) != (other.dev(), other.ino()) {
         let replaced = io::Error::other("it was replaced meanwhile");
         return Err(host_error(path, "open it", replaced));
     }
-    let alignment = host::direct_alignment(&file, &second)
-        .ok_or_else(|| OpenError::NoDirectIo { path: path.clone() })?;
-    Ok(DirectFile { file, alignment })
+    Ok(second)
 }
 
 fn host_error(path: &Path, what: &'static str, source: io::Error) -> OpenError {

@@ -1,119 +1,181 @@
-//! Requests to a disk, and their completions.
+//! Requests in, completions out.
 //!
-//! Requests are submitted with a tag and complete with it, possibly in another order. This engine
-//! carries a request out inside [`Engine::submit`], on the calling thread; a user that collects
-//! completions after it submitted, and when it is told that there are some, works with an engine that
-//! completes later just as well.
+//! Requests are submitted with a tag and complete with it, in any order. A turn of an engine's user is:
+//! [`submit`](Engine::submit) what there is, [`commit`](Engine::commit) it to the host at once, take what
+//! has completed by [`next_completion`](Engine::next_completion), and before it waits, ask
+//! [`prepare_wait`](Engine::prepare_wait) whether it may. The [`event`](Engine::event) then says when there
+//! is more.
 //!
-//! An engine belongs to one thread at a time: the worker of the device that the disk is in.
+//! An engine belongs to one thread from its first request on: the worker of the device's queue that it
+//! serves. It may be made on another thread, and dropped on another when nothing is in flight.
+//! No request allocates memory once an engine has seen as many at a time, and as many buffers, before.
 
 mod error_log;
-mod zero;
+mod inline;
+mod pool;
+mod uring;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::bounce::Bounce;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
 use crate::buffer::{IoBuffer, Rest, total_bytes};
-use crate::disk::{DirectFile, Image};
-use crate::{IoError, SECTOR_BYTES, host};
+use crate::disk::{CacheMode, Image};
+use crate::executor::Executor;
+use crate::request::{Completion, Direction, Job, Operation, Work};
+use crate::transfer::{Fit, fit};
+use crate::{IoError, SECTOR_BYTES};
 use error_log::ErrorLog;
+use inline::{Attempt, Inline};
+use pool::Pool;
+use uring::Uring;
 
-/// Most pieces of memory that one system call takes (`UIO_MAXIOV`).
-const VECTORS_MAX: usize = 1024;
-
-/// One request. Positions count in sectors, lengths in bytes, whole sectors of them.
-#[derive(Debug, Clone, Copy)]
-pub enum Operation<'a> {
-    /// Reads into the buffers, from this sector on.
-    Read {
-        /// First sector.
-        sector: u64,
-        /// Where the bytes go.
-        buffers: &'a [IoBuffer],
-    },
-    /// Writes the buffers, from this sector on.
-    Write {
-        /// First sector.
-        sector: u64,
-        /// Where the bytes come from.
-        buffers: &'a [IoBuffer],
-        /// Complete only when it is on the medium.
-        durable: bool,
-    },
-    /// Completes when all that completed before is on the medium.
-    Flush,
-    /// The sectors are not needed any more; what they read as is undefined.
-    Discard {
-        /// First sector.
-        sector: u64,
-        /// Length in bytes.
-        length_bytes: u64,
-    },
-    /// The sectors read as zeros.
-    WriteZeroes {
-        /// First sector.
-        sector: u64,
-        /// Length in bytes.
-        length_bytes: u64,
-        /// The host may give their space back.
-        may_unmap: bool,
-        /// Complete only when it is on the medium.
-        durable: bool,
-    },
+/// Who carries requests out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EngineKind {
+    /// The kernel, through io_uring; threads where it is refused.
+    #[default]
+    IoUring,
+    /// A few threads.
+    Threads,
+    /// The thread that submits, one request after the other.
+    Sync,
 }
 
-/// The end of a request.
-#[derive(Debug)]
-pub struct Completion {
-    /// The tag with which it was submitted.
-    pub tag: u64,
-    /// Whether it was done, whole.
-    pub result: Result<(), IoError>,
-}
-
-/// Carries requests out, one after the other.
+/// Carries the requests of one queue out.
 #[derive(Debug)]
 pub struct Engine {
     image: Arc<Image>,
-    rest: Rest,
-    /// There with O_DIRECT.
-    bounce: Option<Bounce>,
+    inline: Inline,
+    backend: Backend,
+    /// Carries out what the ring does not take; started when there is such a request.
+    helpers: Option<Pool>,
+    /// Signalled by the ring and by threads.
+    event: EventFd,
+    depth: usize,
     completions: VecDeque<Completion>,
-    /// The file system has no way to make a range of a file zero and keep its blocks.
-    no_zero_range: bool,
+    /// Requests that the backend or the helpers have.
+    in_flight: usize,
+    /// Of those, the ones that the helpers have.
+    with_helpers: usize,
+    /// Buffer lists that are used again.
+    spare: Vec<Rest>,
     log: ErrorLog,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Read,
-    Write { durable: bool },
+#[derive(Debug)]
+enum Backend {
+    Uring(Box<Uring>),
+    Threads,
+    Sync(Executor),
 }
 
+/// One line for a process is enough.
+static REFUSAL_SAID: AtomicBool = AtomicBool::new(false);
+
 impl Engine {
-    pub(crate) fn new(image: Arc<Image>) -> io::Result<Self> {
-        let bounce = image.direct.as_ref().map(|_| Bounce::new()).transpose()?;
+    pub(crate) fn new(image: Arc<Image>, kind: EngineKind, depth: usize) -> io::Result<Self> {
+        let depth = depth.max(1);
+        let event = EventFd::new(EFD_NONBLOCK)?;
+        let backend = match kind {
+            EngineKind::IoUring => match Uring::new(&image, depth, &event) {
+                Ok(ring) => Backend::Uring(Box::new(ring)),
+                Err(error) => {
+                    if !REFUSAL_SAID.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(disk = %image.path.display(),
+                            "the host refuses io_uring ({error}); threads carry out disk requests");
+                    }
+                    Backend::Threads
+                }
+            },
+            EngineKind::Threads => Backend::Threads,
+            EngineKind::Sync => Backend::Sync(Executor::new(Arc::clone(&image))),
+        };
         Ok(Self {
+            inline: Inline::new(&image),
             image,
-            rest: Rest::default(),
-            bounce,
-            completions: VecDeque::with_capacity(1),
-            no_zero_range: false,
+            backend,
+            helpers: None,
+            event,
+            depth,
+            completions: VecDeque::with_capacity(depth),
+            in_flight: 0,
+            with_helpers: 0,
+            spare: Vec::with_capacity(depth),
             log: ErrorLog::default(),
         })
     }
 
-    /// Takes a request. Its completion comes by [`next_completion`](Self::next_completion), with `tag`.
-    pub fn submit(&mut self, tag: u64, operation: Operation<'_>) {
-        let result = self.carry_out(operation);
-        if let Err(IoError::Host(error)) = &result {
-            self.log.write(&self.image.path, &operation, error);
+    /// Who carries requests out, now that the host has been asked.
+    pub fn kind(&self) -> EngineKind {
+        match self.backend {
+            Backend::Uring(_) => EngineKind::IoUring,
+            Backend::Threads => EngineKind::Threads,
+            Backend::Sync(_) => EngineKind::Sync,
         }
-        self.completions.push_back(Completion { tag, result });
+    }
+
+    /// Lets the kernel hold the pages of `memory`, in which buffers will be: transfers past the page cache
+    /// then cost less. It takes them from the host at once, all of them, so this is for memory that is
+    /// there anyway. Returns whether it was worth it: it is not with another engine, or with the page
+    /// cache.
+    ///
+    /// # Errors
+    ///
+    /// What the host answers, for example beyond the limit of locked memory; all goes on without.
+    ///
+    /// # Safety
+    ///
+    /// The memory stays mapped for as long as the engine.
+    pub unsafe fn register_memory(&mut self, memory: &[IoBuffer]) -> io::Result<bool> {
+        match &mut self.backend {
+            Backend::Uring(ring) if self.image.direct.is_some() => {
+                // SAFETY: the caller promises that the memory outlives this engine, and so its ring.
+                unsafe { ring.register_memory(memory) }?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Takes a request; at most the depth of the engine should be under way. It is carried out from now or
+    /// from [`commit`](Self::commit) on, and its completion comes with `tag`. The buffer list itself is not
+    /// needed any more when this returns.
+    pub fn submit(&mut self, tag: u64, operation: Operation<'_>) {
+        match self.prepare(operation) {
+            Ok((work, buffers)) => self.start(tag, work, buffers),
+            Err(error) => self.completions.push_back(Completion {
+                tag,
+                result: Err(error),
+            }),
+        }
+    }
+
+    /// Hands what was submitted to the host, and collects what has completed. One system call, or none
+    /// when there is nothing for it to do.
+    ///
+    /// # Errors
+    ///
+    /// What the host answers when the ring cannot be used any more.
+    pub fn commit(&mut self) -> io::Result<()> {
+        if let Backend::Uring(ring) = &mut self.backend {
+            ring.let_signal(false);
+            if ring.needs_enter() {
+                ring.enter(0)?;
+            }
+        }
+        self.collect();
+        // What had to go on may have been pushed again.
+        if let Backend::Uring(ring) = &mut self.backend
+            && ring.has_unsubmitted()
+        {
+            ring.enter(0)?;
+            self.collect();
+        }
+        Ok(())
     }
 
     /// The next request that completed.
@@ -121,12 +183,72 @@ impl Engine {
         self.completions.pop_front()
     }
 
-    fn carry_out(&mut self, operation: Operation<'_>) -> Result<(), IoError> {
-        match operation {
+    /// Requests whose completion has not been taken.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.saturating_add(self.completions.len())
+    }
+
+    /// Signalled when requests complete after [`prepare_wait`](Self::prepare_wait) said that there are
+    /// none. It need not be read by a user that waits for its edges; its count means nothing.
+    pub fn event(&self) -> &EventFd {
+        &self.event
+    }
+
+    /// Asks for the event, and returns whether the user may wait for it: not when there are completions, or
+    /// requests that the host could not take yet.
+    ///
+    /// # Errors
+    ///
+    /// As for [`commit`](Self::commit).
+    pub fn prepare_wait(&mut self) -> io::Result<bool> {
+        if let Backend::Uring(ring) = &mut self.backend {
+            if ring.in_flight() == 0 {
+                return Ok(self.completions.is_empty());
+            }
+            ring.let_signal(true);
+            // What completed before that has signalled nothing.
+            if ring.needs_enter() {
+                ring.enter(0)?;
+            }
+        }
+        self.collect();
+        let unsubmitted = match &mut self.backend {
+            Backend::Uring(ring) => ring.has_unsubmitted(),
+            Backend::Threads | Backend::Sync(_) => false,
+        };
+        Ok(self.completions.is_empty() && !unsubmitted)
+    }
+
+    /// Waits until nothing is with the host. The completions are then all there to be taken.
+    ///
+    /// # Errors
+    ///
+    /// As for [`commit`](Self::commit).
+    pub fn drain(&mut self) -> io::Result<()> {
+        loop {
+            self.commit()?;
+            if self.in_flight == 0 {
+                return Ok(());
+            }
+            match (&mut self.backend, &self.helpers) {
+                (Backend::Uring(ring), _) if ring.in_flight() > 0 => ring.enter(1)?,
+                (_, Some(helpers)) => helpers.wait(),
+                // Nobody has what is said to be under way.
+                (_, None) => return Err(io::ErrorKind::Other.into()),
+            }
+        }
+    }
+
+    /// Checks a request against the disk.
+    fn prepare<'a>(&self, operation: Operation<'a>) -> Result<(Work, &'a [IoBuffer]), IoError> {
+        let always_durable = self.image.cache == CacheMode::DirectSync;
+        let never_durable = self.image.cache == CacheMode::Unsafe;
+        let is_durable = |durable: bool| (durable || always_durable) && !never_durable;
+        Ok(match operation {
             Operation::Read { sector, buffers } => {
                 let offset = self.check_range(sector, total_bytes(buffers))?;
-                self.transfer(Direction::Read, offset, buffers)?;
-                Ok(())
+                let direction = Direction::Read;
+                (Work::Transfer { direction, offset }, buffers)
             }
             Operation::Write {
                 sector,
@@ -135,40 +257,37 @@ impl Engine {
             } => {
                 self.check_writable()?;
                 let offset = self.check_range(sector, total_bytes(buffers))?;
-                self.transfer(Direction::Write { durable }, offset, buffers)?;
-                Ok(())
+                let direction = Direction::Write {
+                    durable: is_durable(durable),
+                };
+                (Work::Transfer { direction, offset }, buffers)
             }
-            Operation::Flush => {
-                // Nothing was written, and there are file systems on which syncing a file that is open for
-                // reading alone fails.
-                if !self.image.readonly {
-                    host::sync_data(&self.image.file)?;
-                }
-                Ok(())
-            }
+            Operation::Flush => (Work::Flush, &[]),
             Operation::Discard {
                 sector,
-                length_bytes,
+                length_bytes: length,
             } => {
                 self.check_writable()?;
-                let offset = self.check_range(sector, length_bytes)?;
-                self.discard(offset, length_bytes)
+                let offset = self.check_range(sector, length)?;
+                (Work::Discard { offset, length }, &[])
             }
             Operation::WriteZeroes {
                 sector,
-                length_bytes,
+                length_bytes: length,
                 may_unmap,
                 durable,
             } => {
                 self.check_writable()?;
-                let offset = self.check_range(sector, length_bytes)?;
-                self.write_zeroes(offset, length_bytes, may_unmap)?;
-                if durable {
-                    host::sync_data(&self.image.file)?;
-                }
-                Ok(())
+                let offset = self.check_range(sector, length)?;
+                let work = Work::WriteZeroes {
+                    offset,
+                    length,
+                    may_unmap,
+                    durable: is_durable(durable),
+                };
+                (work, &[])
             }
-        }
+        })
     }
 
     fn check_writable(&self) -> Result<(), IoError> {
@@ -183,122 +302,168 @@ impl Engine {
         if !length_bytes.is_multiple_of(SECTOR_BYTES) {
             return Err(IoError::PartialSector);
         }
+        let size_bytes = self.image.size_bytes.load(Ordering::Acquire);
         sector
             .checked_mul(SECTOR_BYTES)
             .filter(|offset| {
                 offset
                     .checked_add(length_bytes)
-                    .is_some_and(|end| end <= self.image.size_bytes)
+                    .is_some_and(|end| end <= size_bytes)
             })
             .ok_or(IoError::OutOfRange)
     }
 
-    fn transfer(
-        &mut self,
-        direction: Direction,
-        mut offset: u64,
-        buffers: &[IoBuffer],
-    ) -> io::Result<()> {
-        self.rest.fill(buffers);
-        if let Some(direct) = &self.image.direct {
-            let result = match (fit(direct, offset, buffers), &mut self.bounce) {
-                (Fit::Whole, _) => transfer(&direct.file, direction, &mut offset, &mut self.rest),
-                (Fit::MemoryDoesNot, Some(bounce)) => {
-                    bounce.transfer(&mut self.rest, direction == Direction::Read, |piece| {
-                        // What fails in the middle of a piece is begun again with the whole piece.
-                        let mut end = offset;
-                        transfer(&direct.file, direction, &mut end, piece)?;
-                        offset = end;
-                        Ok(())
-                    })
+    /// Does at once what can be done at once, and hands the rest over.
+    fn start(&mut self, tag: u64, work: Work, buffers: &[IoBuffer]) {
+        let mut done_bytes = 0;
+        match work {
+            Work::Flush if !self.image.flushes() => return self.complete(tag, Ok(())),
+            Work::Transfer { direction, offset } => {
+                let length = total_bytes(buffers);
+                if length == 0 {
+                    return self.complete(tag, Ok(()));
                 }
-                // The page cache reads what is around it and writes it back whole.
-                (Fit::MemoryDoesNot, None) | (Fit::PositionDoesNot, _) => Ok(()),
-            };
-            match result {
-                // After a short transfer the rest may be one that O_DIRECT does not take.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-                result => result?,
+                if !matches!(self.backend, Backend::Sync(_)) {
+                    let attempt =
+                        self.inline
+                            .attempt(&self.image, direction, offset, buffers, length);
+                    match attempt {
+                        Attempt::Done => return self.complete(tag, Ok(())),
+                        Attempt::Failed(error) => {
+                            self.log.write(&self.image.path, &work, &error);
+                            return self.complete(tag, Err(IoError::Host(error)));
+                        }
+                        Attempt::Partly(count) => done_bytes = count,
+                    }
+                }
+            }
+            _ => {}
+        }
+        let mut rest = self.spare.pop().unwrap_or_else(Rest::with_room);
+        rest.fill(buffers);
+        let mut job = Job { tag, work, rest };
+        job.advance(done_bytes);
+        self.in_flight = self.in_flight.saturating_add(1);
+        self.hand_over(job);
+    }
+
+    /// Gives `job` to whoever carries such a one out. It counts as in flight already.
+    fn hand_over(&mut self, mut job: Job) {
+        match &mut self.backend {
+            Backend::Sync(executor) => {
+                let result = executor.run(&mut job);
+                self.finish(job, result);
+            }
+            Backend::Threads => self.give_to_helpers(job),
+            Backend::Uring(ring) => {
+                let belongs_there = match (job.work, &self.image.direct) {
+                    (Work::Flush, _) | (Work::Transfer { .. }, None) => true,
+                    (Work::Transfer { offset, .. }, Some(direct)) => {
+                        fit(direct, offset, job.rest.buffers()) == Fit::Whole
+                    }
+                    (Work::Discard { .. } | Work::WriteZeroes { .. }, _) => false,
+                };
+                if !belongs_there {
+                    self.give_to_helpers(job);
+                } else if let Err(job) = ring.push(job) {
+                    self.give_to_helpers(job);
+                }
             }
         }
-        // All of it without O_DIRECT; else what O_DIRECT did not take.
-        transfer(&self.image.file, direction, &mut offset, &mut self.rest)
     }
-}
 
-/// Whether O_DIRECT takes a request.
-enum Fit {
-    Whole,
-    /// Through other memory it does.
-    MemoryDoesNot,
-    /// It begins or ends inside a block.
-    PositionDoesNot,
-}
-
-fn fit(direct: &DirectFile, offset: u64, buffers: &[IoBuffer]) -> Fit {
-    let block = u64::from(direct.alignment.offset);
-    if !offset.is_multiple_of(block) || !total_bytes(buffers).is_multiple_of(block) {
-        return Fit::PositionDoesNot;
-    }
-    let aligned =
-        |number: usize, to: u32| usize::try_from(to).is_ok_and(|to| number.is_multiple_of(to));
-    let suits = |buffer: &IoBuffer| {
-        aligned(buffer.as_ptr().addr(), direct.alignment.memory)
-            && aligned(buffer.len(), direct.alignment.offset)
-    };
-    if buffers.iter().all(suits) {
-        Fit::Whole
-    } else {
-        Fit::MemoryDoesNot
-    }
-}
-
-/// Transfers all of `rest`, in as many system calls as it takes; `offset` goes along.
-fn transfer(
-    file: &File,
-    direction: Direction,
-    offset: &mut u64,
-    rest: &mut Rest,
-) -> io::Result<()> {
-    while !rest.is_empty() {
-        let count = host::retry(|| transfer_once(file, direction, *offset, rest.buffers()))?;
-        if count == 0 {
-            // A file that was made shorter, or a device that went away.
-            return Err(match direction {
-                Direction::Read => io::ErrorKind::UnexpectedEof.into(),
-                Direction::Write { .. } => io::ErrorKind::WriteZero.into(),
-            });
+    /// Gives `job` to threads; where there are none to be had, carries it out here.
+    fn give_to_helpers(&mut self, mut job: Job) {
+        if self.helpers.is_none() {
+            let event = self.event.try_clone();
+            let made = event.and_then(|event| Pool::new(&self.image, event, self.depth));
+            match made {
+                Ok(pool) => self.helpers = Some(pool),
+                Err(error) => {
+                    self.log.write(&self.image.path, &job.work, &error);
+                    let result = Executor::new(Arc::clone(&self.image)).run(&mut job);
+                    return self.finish(job, result);
+                }
+            }
         }
-        rest.advance(count);
-        *offset = offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        if let Some(helpers) = &self.helpers {
+            self.with_helpers = self.with_helpers.saturating_add(1);
+            helpers.push(job);
+        }
     }
-    Ok(())
+
+    /// Takes what the ring and the threads have completed.
+    fn collect(&mut self) {
+        while let Backend::Uring(ring) = &mut self.backend
+            && let Some((job, answer)) = ring.pop()
+        {
+            self.go_on(job, answer);
+        }
+        while self.with_helpers > 0
+            && let Some(helpers) = &self.helpers
+            && let Some((job, result)) = helpers.pop()
+        {
+            self.with_helpers = self.with_helpers.saturating_sub(1);
+            self.finish(job, result);
+        }
+    }
+
+    /// The ring has answered: the job is done, has failed, or has to go on.
+    fn go_on(&mut self, mut job: Job, answer: i32) {
+        let direction = match job.work {
+            Work::Transfer { direction, .. } => Some(direction),
+            _ => None,
+        };
+        match (usize::try_from(answer), direction) {
+            (Ok(_), None) => self.finish(job, Ok(())),
+            (Ok(0), Some(direction)) => {
+                self.finish(job, Err(IoError::Host(direction.cut_short())));
+            }
+            (Ok(count), Some(_)) => {
+                job.advance(count);
+                if job.rest.is_empty() {
+                    self.finish(job, Ok(()));
+                } else {
+                    // Each time there is less left.
+                    self.hand_over(job);
+                }
+            }
+            (Err(_), _) => match answer.checked_neg() {
+                // What a ring does not do, or not now, or not with O_DIRECT, a thread does.
+                Some(libc::EAGAIN | libc::EINTR | libc::EINVAL | libc::EOPNOTSUPP) => {
+                    self.give_to_helpers(job);
+                }
+                code => {
+                    let error = io::Error::from_raw_os_error(code.unwrap_or(libc::EIO));
+                    self.finish(job, Err(IoError::Host(error)));
+                }
+            },
+        }
+    }
+
+    /// The end of a job that was in flight.
+    fn finish(&mut self, job: Job, result: Result<(), IoError>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Err(IoError::Host(error)) = &result {
+            self.log.write(&self.image.path, &job.work, error);
+        }
+        self.spare.push(job.rest);
+        self.complete(job.tag, result);
+    }
+
+    fn complete(&mut self, tag: u64, result: Result<(), IoError>) {
+        self.completions.push_back(Completion { tag, result });
+    }
 }
 
-fn transfer_once(
-    file: &File,
-    direction: Direction,
-    offset: u64,
-    buffers: &[IoBuffer],
-) -> io::Result<usize> {
-    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
-    let offset = libc::off64_t::try_from(offset).map_err(invalid)?;
-    let count = libc::c_int::try_from(buffers.len().min(VECTORS_MAX)).map_err(invalid)?;
-    // A buffer is a transparent iovec.
-    let vectors: *const libc::iovec = buffers.as_ptr().cast();
-    let transferred = match direction {
-        Direction::Read => {
-            // SAFETY: `vectors` has `count` entries, and whoever made the buffers promised that their
-            // memory can be written until the request has completed.
-            unsafe { libc::preadv64(file.as_raw_fd(), vectors, count, offset) }
+impl Drop for Engine {
+    /// Guest memory must not be written to after an engine is gone.
+    fn drop(&mut self) {
+        if self.in_flight > 0 && self.drain().is_err() {
+            tracing::error!(disk = %self.image.path.display(),
+                "requests of the disk were under way when its ring failed");
         }
-        Direction::Write { durable } => {
-            let flags = if durable { libc::RWF_DSYNC } else { 0 };
-            // SAFETY: as above, for reading.
-            unsafe { libc::pwritev64v2(file.as_raw_fd(), vectors, count, offset, flags) }
-        }
-    };
-    usize::try_from(transferred).map_err(|_| io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

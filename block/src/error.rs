@@ -65,7 +65,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file system does not have O_DIRECT.
-    #[error("{}: its file system cannot bypass the page cache; use cache=writeback", path.display())]
+    #[error("{}: its file system cannot bypass the page cache; use cache=writeback or unsafe", path.display())]
     NoDirectIo {
         /// The path.
         path: PathBuf,
@@ -80,6 +80,41 @@ pub enum OpenError {
         /// What the host answered.
         source: io::Error,
     },
+}
+
+/// Why a disk did not grow.
+#[derive(Debug, thiserror::Error)]
+pub enum ResizeError {
+    /// It is open for reading alone.
+    #[error("the disk is read-only")]
+    ReadOnly,
+    /// The size is no whole number of sectors.
+    #[error("{size_bytes} bytes are not a multiple of 512")]
+    NotMultipleOfSector {
+        /// The size that was asked for.
+        size_bytes: u64,
+    },
+    /// It would lose what is at its end.
+    #[error(
+        "{size_bytes} bytes are less than the {current_bytes} that it has: a disk in use only grows"
+    )]
+    Smaller {
+        /// The size that was asked for.
+        size_bytes: u64,
+        /// The size that it has.
+        current_bytes: u64,
+    },
+    /// A block device has the size that its host gives it.
+    #[error("the device has {device_bytes} bytes, not {size_bytes}: enlarge it on the host first")]
+    DeviceIsSmaller {
+        /// The size that was asked for.
+        size_bytes: u64,
+        /// The size of the device.
+        device_bytes: u64,
+    },
+    /// The host refused it.
+    #[error(transparent)]
+    Host(#[from] io::Error),
 }
 
 /// Why a request failed.

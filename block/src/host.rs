@@ -27,6 +27,9 @@ ioctl_ior_nr!(BLKGETSIZE64, BLOCK_IOCTL, 114, libc::size_t);
 /// Alignment that O_DIRECT is taken to need where the host does not say: that of any disk, 4 KiB.
 const CAUTIOUS_ALIGNMENT: u32 = 4096;
 
+/// linux/magic.h.
+const RAMFS_MAGIC: libc::c_long = 0x8584_58f6;
+
 /// What O_DIRECT needs, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DirectAlignment {
@@ -110,6 +113,16 @@ pub(crate) fn direct_alignment(file: &File, metadata: &Metadata) -> Option<Direc
         memory: cautious,
         offset: cautious,
     })
+}
+
+/// Whether the file is in memory: nothing on it waits for a disk, unless the host swaps.
+pub(crate) fn is_in_memory(file: &File) -> bool {
+    let mut answer = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the file is open, and `answer` has room for the structure.
+    let result = unsafe { libc::fstatfs(file.as_raw_fd(), answer.as_mut_ptr()) };
+    // SAFETY: zeros are a valid statfs structure, and the call only writes valid ones.
+    let answer = unsafe { answer.assume_init() };
+    result == 0 && [libc::TMPFS_MAGIC, RAMFS_MAGIC].contains(&answer.f_type)
 }
 
 /// Whether sectors can be discarded. Nothing is changed by asking.

@@ -1,8 +1,8 @@
 //! Disks: sectors in, completions out.
 //!
 //! A [`Disk`] is an open image, a raw file or a block device of the host, with its size and geometry.
-//! It gives [`Engine`]s, which carry out [`Operation`]s. Nothing here knows who asks: a virtio device, a
-//! test or another kind of controller.
+//! It gives [`Engine`]s, which carry out [`Operation`]s: through io_uring, by threads, or at once. Nothing
+//! here knows who asks: a virtio device, a test or another kind of controller.
 //!
 //! A sector has [`SECTOR_BYTES`] bytes, whatever the host's device has.
 #![cfg_attr(
@@ -21,13 +21,19 @@ mod buffer;
 mod disk;
 mod engine;
 mod error;
+mod executor;
 mod host;
 mod lock;
+mod rate_limit;
+mod request;
+mod transfer;
 
 pub use buffer::IoBuffer;
 pub use disk::{CacheMode, Disk, DiskOptions, Topology};
-pub use engine::{Completion, Engine, Operation};
-pub use error::{IoError, OpenError};
+pub use engine::{Engine, EngineKind};
+pub use error::{IoError, OpenError, ResizeError};
+pub use rate_limit::{Rate, RateLimit, RateLimiter};
+pub use request::{Completion, Operation};
 
 /// Bytes of a sector.
 pub const SECTOR_BYTES: u64 = 512;

@@ -172,6 +172,8 @@ fn watch_signals(session: &mut Session, mut signals: Signals) -> Result<(), Fail
                     if let Err(error) = terminal::make_raw() {
                         tracing::warn!("the terminal cannot be made raw again: {error}");
                     }
+                    // Paused by a disk error, it tries again.
+                    control.resume();
                 }
                 number => control.stop(StopReason::Signal(number)),
             }

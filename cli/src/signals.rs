@@ -11,8 +11,10 @@ use vmm_sys_util::signal::{block_signal, create_sigset};
 
 /// What asks a process to end.
 const ENDING: [libc::c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
-/// What stops it and lets it go on, of which the terminal has to know.
-const STOPPING: [libc::c_int; 2] = [libc::SIGTSTP, libc::SIGCONT];
+/// What lets it go on: a machine that was paused as well.
+const CONTINUING: libc::c_int = libc::SIGCONT;
+/// What stops it, of which a terminal has to know.
+const STOPPING: libc::c_int = libc::SIGTSTP;
 /// The size of a signalfd_siginfo, which begins with the signal's number (signalfd(2)).
 const RECORD_BYTES: usize = size_of::<libc::signalfd_siginfo>();
 
@@ -22,7 +24,7 @@ pub struct Signals(File);
 
 impl Signals {
     /// Blocks the signals in this thread, and so in all that it starts. A signal that was ignored
-    /// before, as `nohup` does, is left alone. `terminal` says whether stops matter.
+    /// before, as `nohup` does, is left alone. `terminal` says whether stops by its keys matter.
     ///
     /// # Errors
     ///
@@ -32,8 +34,9 @@ impl Signals {
             .into_iter()
             .filter(|&signal| !is_ignored(signal))
             .collect();
+        signals.push(CONTINUING);
         if terminal {
-            signals.extend(STOPPING);
+            signals.push(STOPPING);
         }
         for &signal in &signals {
             block_signal(signal).map_err(|error| io::Error::other(format!("{error:?}")))?;

@@ -61,6 +61,16 @@ pub trait WorkerTask: Debug + Send + 'static {
         events: &mut OwnEvents<'_, '_>,
     ) -> Result<Turn, Fault>;
 
+    /// Comes last on the thread, also after a fault: ends what is under way. Nothing touches guest memory
+    /// for this task afterwards.
+    ///
+    /// # Errors
+    ///
+    /// What the host answers; the device is then broken.
+    fn end(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// A file descriptor of the device is ready.
     ///
     /// # Errors
@@ -118,9 +128,18 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct OwnEvents<'a, 'b> {
     operations: &'a mut EventOps<'b>,
+    doorbells: &'a [EventFd],
 }
 
 impl OwnEvents<'_, '_> {
+    /// Gives the queue with this index a turn after the other events, as [`Turn::Again`] does.
+    pub fn again(&self, queue_index: usize) {
+        if let Some(doorbell) = self.doorbells.get(queue_index) {
+            // A counter that is full is an event that is pending.
+            let _already_pending = doorbell.write(1);
+        }
+    }
+
     /// Waits for `events` of `fd`, level-triggered unless they say otherwise; they come as `token`,
     /// which is below 2^31 - 1.
     ///
@@ -201,7 +220,10 @@ impl<T: WorkerTask> Worker<T> {
             .name(name.replace('\0', ""))
             .spawn(move || {
                 run(&mut manager, subscriber);
-                let subscriber = manager.remove_subscriber(subscriber).ok()?;
+                let mut subscriber = manager.remove_subscriber(subscriber).ok()?;
+                if let Err(fault) = subscriber.task.end() {
+                    subscriber.fail(&fault);
+                }
                 Some(subscriber.task)
             })
             .map_err(host("start a thread"))?;
@@ -355,7 +377,10 @@ impl<T: WorkerTask> Subscriber<T> {
     }
 
     fn serve_event(&mut self, events: Events, operations: &mut EventOps<'_>) -> Result<(), Fault> {
-        let mut own = OwnEvents { operations };
+        let mut own = OwnEvents {
+            operations,
+            doorbells: &self.doorbells,
+        };
         if self.state == State::Starting {
             self.state = State::Serving;
             self.task.begin(&mut own)?;

@@ -1,7 +1,7 @@
 //! The one queue into which everything that concerns the whole machine goes, and its senders.
 //!
-//! A sender never waits for the driver. A guest can put at most one entry per vCPU there: a vCPU stands
-//! from the moment its guest's end is reported.
+//! A sender never waits for the driver. A guest can put at most one entry per vCPU there, as a vCPU
+//! stands from the moment its guest's end is reported, and a disk one for each time that it is started.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,6 +27,11 @@ pub enum Request {
     },
     /// The power button is pressed.
     PowerButton,
+    /// The host failed a request of a disk, which is kept until the machine has been paused and resumed.
+    DiskError {
+        /// The disk's device.
+        disk: String,
+    },
 }
 
 /// The queue.

@@ -48,9 +48,11 @@ mod resources;
 mod session;
 mod vcpu;
 
+pub use block::ResizeError;
 pub use crash::{Crash, VcpuState};
 pub use error::{ErrorKind, VmmError};
 pub use events::Control;
 pub use lifecycle::{Outcome, StopReason};
 pub use metrics::{ExitReason, Metrics, VcpuMetrics};
+pub use resources::DiskHandle;
 pub use session::{EventHandler, Session};

@@ -1,17 +1,28 @@
 //! What the host lends a machine for all its incarnations: kernel, initrd, disks, network interfaces.
 
+mod disk;
+
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
-use block::{Disk, DiskOptions};
+use block::{Disk, DiskOptions, EngineKind, Rate, RateLimit};
 use boot::acpi::VirtioMmio;
 use boot::{DEFAULT_CMDLINE, InitrdFile, KernelFile};
-use virtio::devices::blk::{Blk, BlkOptions, Serial};
+use virtio::devices::blk::{Blk, BlkOptions, OnError, Serial};
 use virtio::devices::net::{MacAddress, Net, NetOptions};
 use virtio::tap::{Tap, TapError};
 
-use crate::config::{CacheMode, DiskConfig, MachineConfig, NetConfig, Problem, Problems, Unpack};
+use crate::config::{
+    CacheMode, DiskConfig, DiskEngine, DiskErrorAction, MachineConfig, NetConfig, Problem,
+    Problems, Unpack,
+};
 use crate::error::VmmError;
+use crate::events::EventQueue;
+pub use disk::DiskHandle;
+use disk::{DiskErrors, LentDisk};
+
+/// Most queues of a disk for which no number is given.
+const DISK_QUEUES_BY_DEFAULT: u16 = 4;
 
 /// Everything that a configuration names, open.
 #[derive(Debug)]
@@ -20,17 +31,23 @@ pub struct Resources {
     pub kernel: KernelFile,
     /// The initial RAM disk.
     pub initrd: Option<InitrdFile>,
-    disks: Vec<Disk>,
+    disks: Vec<LentDisk>,
+    /// Who hears of requests that wait for the machine to be paused.
+    disk_errors: Arc<DiskErrors>,
+    /// What a disk has as many queues as, where nothing is said.
+    queues_by_default: u16,
+    /// Guest memory is allocated up front.
+    memory_is_there: bool,
     taps: Vec<Arc<Tap>>,
 }
 
 impl Resources {
-    /// Opens everything that `config` names.
+    /// Opens everything that `config` names. What concerns the whole machine goes into `events`.
     ///
     /// # Errors
     ///
     /// All that could not be opened, at once; what could be is closed again.
-    pub fn open(config: &MachineConfig) -> Result<Self, Problems> {
+    pub fn open(config: &MachineConfig, events: &Arc<EventQueue>) -> Result<Self, Problems> {
         let mut problems = Vec::new();
         let kernel = config.kernel.as_ref().and_then(|path| {
             let unpack = match config.unpack {
@@ -46,7 +63,8 @@ impl Resources {
         let mut disks = Vec::with_capacity(config.disk.len());
         for (index, disk) in config.disk.iter().enumerate() {
             let disk = Disk::open(&disk_options(disk));
-            disks.extend(noted(&format!("disk[{index}]"), disk, &mut problems));
+            let disk = noted(&format!("disk[{index}]"), disk, &mut problems);
+            disks.extend(disk.map(LentDisk::new));
         }
         let mut taps = Vec::with_capacity(config.net.len());
         for (index, net) in config.net.iter().enumerate() {
@@ -58,6 +76,9 @@ impl Resources {
                 kernel,
                 initrd,
                 disks,
+                disk_errors: Arc::new(DiskErrors::new(Arc::clone(events))),
+                queues_by_default: config.cpus.clamp(1, DISK_QUEUES_BY_DEFAULT),
+                memory_is_there: config.memory.prefault,
                 taps,
             }),
             _ => Err(Problems(problems)),
@@ -72,12 +93,30 @@ impl Resources {
     pub fn blk(&self, index: usize, config: &DiskConfig) -> Result<Blk, VmmError> {
         let serial = config.serial.as_deref().unwrap_or_default();
         let options = BlkOptions {
-            name: format!("disk{index}"),
             serial: serial
                 .parse::<Serial>()
                 .map_err(|error| Problem::new(format!("disk[{index}]"), error))?,
+            queues: config.queues.unwrap_or(self.queues_by_default),
+            engine: match config.engine {
+                DiskEngine::IoUring => EngineKind::IoUring,
+                DiskEngine::Threads => EngineKind::Threads,
+                DiskEngine::Sync => EngineKind::Sync,
+            },
+            rate_limit: rate_limit(config),
+            on_error: match config.on_error {
+                DiskErrorAction::Report => OnError::Report,
+                DiskErrorAction::Ignore => OnError::Ignore,
+                DiskErrorAction::Stop => OnError::Stop(self.disk_errors.clone()),
+            },
+            hold_memory: self.memory_is_there,
+            ..BlkOptions::new(format!("disk{index}"))
         };
-        Ok(Blk::new(self.disks[index].clone(), options))
+        Ok(self.disks[index].device(options))
+    }
+
+    /// A handle on the disk at `index`, if there is one.
+    pub fn disk(&self, index: usize) -> Option<DiskHandle> {
+        self.disks.get(index).map(LentDisk::handle)
     }
 
     /// The network device at `index` of the machine named `machine`.
@@ -135,8 +174,27 @@ fn disk_options(config: &DiskConfig) -> DiskOptions {
         cache: match config.cache {
             CacheMode::Writeback => block::CacheMode::Writeback,
             CacheMode::None => block::CacheMode::None,
+            CacheMode::DirectSync => block::CacheMode::DirectSync,
+            CacheMode::Unsafe => block::CacheMode::Unsafe,
         },
         ..DiskOptions::new(&config.path)
+    }
+}
+
+fn rate_limit(config: &DiskConfig) -> RateLimit {
+    let rate = |per_second: Option<u64>, burst: Option<u64>| {
+        let rate = Rate::new(per_second?);
+        Some(Rate {
+            burst: burst.unwrap_or(rate.burst),
+            ..rate
+        })
+    };
+    RateLimit {
+        bytes: rate(
+            config.bps.map(|size| size.0),
+            config.bps_burst.map(|size| size.0),
+        ),
+        operations: rate(config.iops, config.iops_burst),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::kvm::Host;
 use crate::lifecycle::{Command, Event, GuestEnd, Outcome, Policy, State};
 use crate::machine::Machine;
 use crate::metrics::Counters;
-use crate::resources::Resources;
+use crate::resources::{DiskHandle, Resources};
 
 /// How much input is taken from the console at a time.
 const INPUT_MAX_BYTES: usize = 4096;
@@ -53,7 +53,8 @@ impl Session {
     /// [`VmmError::Configuration`] with all problems at once, or [`VmmError::Host`].
     pub fn open(config: MachineConfig, console: Console) -> Result<Self, VmmError> {
         config.validate()?;
-        let resources = Resources::open(&config)?;
+        let queue = Arc::new(EventQueue::new().map_err(VmmError::host)?);
+        let resources = Resources::open(&config, &queue)?;
         let host = Host::open().map_err(VmmError::host)?;
         tell_of_hidden_features(&host, &config.cpu);
         Ok(Self {
@@ -62,7 +63,7 @@ impl Session {
             counters: Arc::new(Counters::new(&config.name, config.cpus)),
             config,
             console,
-            queue: Arc::new(EventQueue::new().map_err(VmmError::host)?),
+            queue,
             sources: Vec::new(),
             pending_input: VecDeque::new(),
         })
@@ -71,6 +72,11 @@ impl Session {
     /// A handle that steers the machine from any thread.
     pub fn control(&self) -> Control {
         Control::new(Arc::clone(&self.queue), Arc::clone(&self.counters))
+    }
+
+    /// A handle on the disk at `index` of the configuration, if there is one.
+    pub fn disk(&self, index: usize) -> Option<DiskHandle> {
+        self.resources.disk(index)
     }
 
     /// Has `handler` called by the driver whenever `descriptor` is readable.
@@ -108,6 +114,13 @@ impl Session {
                     Request::PowerButton => {
                         machine.press_power_button();
                         continue;
+                    }
+                    Request::DiskError { disk } => {
+                        let name = &self.config.name;
+                        tracing::warn!(
+                            "{name}: the host failed a request of {disk}; paused until it is resumed, which tries again"
+                        );
+                        Event::Pause
                     }
                 };
                 tracing::debug!("{state:?}: {event:?}");

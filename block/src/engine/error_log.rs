@@ -4,9 +4,10 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Operation;
+use crate::SECTOR_BYTES;
+use crate::request::Work;
 
-/// At most one line in this time for each disk.
+/// At most one line in this time for each engine.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// When the last line was written, and how many were not.
@@ -18,12 +19,7 @@ pub(super) struct ErrorLog {
 
 impl ErrorLog {
     /// Says that the host failed a request, unless it was said just before. Returns whether it was.
-    pub(super) fn write(
-        &mut self,
-        path: &Path,
-        operation: &Operation<'_>,
-        error: &io::Error,
-    ) -> bool {
+    pub(super) fn write(&mut self, path: &Path, work: &Work, error: &io::Error) -> bool {
         let now = Instant::now();
         if self
             .last
@@ -34,13 +30,8 @@ impl ErrorLog {
         }
         self.last = Some(now);
         let kept_back = std::mem::take(&mut self.kept_back);
-        let (what, sector) = match *operation {
-            Operation::Read { sector, .. } => ("read", Some(sector)),
-            Operation::Write { sector, .. } => ("write", Some(sector)),
-            Operation::Flush => ("flush", None),
-            Operation::Discard { sector, .. } => ("discard", Some(sector)),
-            Operation::WriteZeroes { sector, .. } => ("write zeroes", Some(sector)),
-        };
+        let (what, offset) = work.describe();
+        let sector = offset.map(|offset| offset / SECTOR_BYTES);
         tracing::error!(disk = %path.display(), what, sector, kept_back, "the host failed a request: {error}");
         true
     }

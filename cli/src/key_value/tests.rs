@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde::Deserialize;
-use vmm::config::{Action, ByteSize, CacheMode, DiskConfig, NetConfig};
+use vmm::config::{
+    Action, ByteSize, CacheMode, DiskConfig, DiskEngine, DiskErrorAction, NetConfig,
+};
 
 use super::*;
 
@@ -12,23 +14,28 @@ fn disk(text: &str) -> Result<DiskConfig, String> {
 
 #[test]
 fn a_disk_is_read_with_its_defaults() {
-    let expected = DiskConfig {
-        path: "/images/root.img".into(),
-        readonly: false,
-        lock: true,
-        cache: CacheMode::Writeback,
-        serial: None,
-    };
+    let expected = DiskConfig::new("/images/root.img");
     assert_eq!(disk("path=/images/root.img"), Ok(expected.clone()));
     assert_eq!(disk("/images/root.img"), Ok(expected));
     assert_eq!(
         disk("root.img,readonly=on,cache=none,serial=a=b,,c"),
         Ok(DiskConfig {
-            path: "root.img".into(),
             readonly: true,
-            lock: true,
             cache: CacheMode::None,
             serial: Some("a=b,c".to_owned()),
+            ..DiskConfig::new("root.img")
+        })
+    );
+    assert_eq!(
+        disk("a,engine=io_uring,queues=2,bps=10M,bps-burst=1M,iops=500,on-error=stop"),
+        Ok(DiskConfig {
+            engine: DiskEngine::IoUring,
+            queues: Some(2),
+            bps: Some(ByteSize(10 << 20)),
+            bps_burst: Some(ByteSize(1 << 20)),
+            iops: Some(500),
+            on_error: DiskErrorAction::Stop,
+            ..DiskConfig::new("a")
         })
     );
 }
@@ -38,7 +45,7 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
     for (text, message) in [
         (
             "path=a,pth=b",
-            "unknown key 'pth': use path, readonly, cache, lock or serial",
+            "unknown key 'pth': use path, readonly, cache, lock, serial, engine, queues, bps, bps-burst, iops, iops-burst or on-error",
         ),
         ("path=a,path=b", "key 'path' is given twice: keep one"),
         ("a,path=b", "key 'path' is given twice: keep one"),
@@ -49,7 +56,7 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
         ),
         (
             "path=a,cache=fast",
-            "cache: 'fast' is not a choice: use writeback or none",
+            "cache: 'fast' is not a choice: use writeback, none, directsync or unsafe",
         ),
         (
             "path=a,readonly",
@@ -61,7 +68,7 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
         ),
         (
             "=a",
-            "unknown key '': use path, readonly, cache, lock or serial",
+            "unknown key '': use path, readonly, cache, lock, serial, engine, queues, bps, bps-burst, iops, iops-burst or on-error",
         ),
     ] {
         assert_eq!(disk(text), Err(message.to_owned()), "{text}");

@@ -1,44 +1,46 @@
 //! virtio block device (virtio 1.3, 5.2): a [`block::Disk`] for a guest.
 //!
-//! One queue. The device's thread takes a request from it, checks it (`request`), submits it to the
-//! disk's engine and gives it back with its status when it has completed. The configuration space
-//! (`config`) is read on vCPU threads; what a driver can change there is one atomic.
+//! Each queue has a thread (`task`) with an engine of the disk. The thread takes requests from its queue,
+//! checks them (`request`), submits them to its engine, many at a time, and gives each back with its status
+//! when it has completed. The configuration space (`config`) is read on vCPU threads; what a driver or the
+//! host can change there is atomic.
 
 mod config;
+mod options;
 mod request;
+mod resizer;
 mod serial;
+mod shared;
+mod task;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use block::{Disk, Engine, IoBuffer, IoError, Operation};
+use block::{CacheMode, Disk, IoBuffer};
 use virtio_bindings::bindings::virtio_blk as bindings;
+use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
 
 use crate::queue::{DescriptorChain, Queue};
-use crate::worker::{Fault, OwnEvents, Turn, Worker, WorkerTask, serve};
-use crate::{Activation, ActiveQueue, Interrupt, StartError, VirtioDevice};
+use crate::worker::Worker;
+use crate::{Activation, ActiveQueue, GuestMemory, StartError, VirtioDevice};
 use config::ConfigSpace;
-use request::{Parsed, Request, Status, parse};
+pub use options::{BlkOptions, ErrorListener, OnError};
+use resizer::DriverLine;
+pub use resizer::Resizer;
 pub use serial::{Serial, SerialTooLong};
+use shared::Shared;
+use task::{Requests, Task};
 
 /// Device type (5).
 const DEVICE_TYPE: u32 = 2;
 
 const QUEUE_SIZE: u16 = 256;
-const QUEUE_MAX_SIZES: [u16; 1] = [QUEUE_SIZE];
 
-/// Requests in one turn: a stop waits for no more.
-const REQUESTS_PER_TURN: u16 = 16;
-
-/// What a disk is called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlkOptions {
-    /// In the log, and as a thread.
-    pub name: String,
-    /// What the guest reads as the disk's serial number.
-    pub serial: Serial,
-}
+/// Most queues of a disk.
+pub const QUEUES_MAX: u16 = 64;
 
 /// A virtio block device.
 #[derive(Debug)]
@@ -47,27 +49,124 @@ pub struct Blk {
     disk: Disk,
     features: u64,
     config: ConfigSpace,
-    /// The driver knows of a volatile cache and flushes it (5.2.6.2); else each write is durable
-    /// before it completes.
-    writeback: Arc<AtomicBool>,
-    worker: Option<Worker<Task>>,
+    queue_sizes: Vec<u16>,
+    shared: Arc<Shared>,
+    driver: Arc<DriverLine>,
+    queues: Vec<StartedQueue>,
+    /// By queue: requests that failed, and are tried again at the next start.
+    held: Vec<Vec<DescriptorChain>>,
+}
+
+/// A queue between start and stop.
+#[derive(Debug)]
+enum StartedQueue {
+    /// With its thread.
+    Served(Worker<Task>),
+    /// The driver does not use it.
+    Unused(Queue),
 }
 
 impl Blk {
     /// A device for `disk`, not started.
-    pub fn new(disk: Disk, options: BlkOptions) -> Self {
+    pub fn new(disk: Disk, mut options: BlkOptions) -> Self {
+        options.queues = options.queues.clamp(1, QUEUES_MAX);
+        let shared = Shared::new(options.rate_limit, first_writeback(&disk));
         Self {
+            features: offered_features(&disk, options.queues),
+            config: ConfigSpace::new(&disk, options.queues),
+            queue_sizes: vec![QUEUE_SIZE; usize::from(options.queues)],
+            shared: Arc::new(shared),
+            driver: Arc::default(),
+            queues: Vec::new(),
+            held: Vec::new(),
             options,
-            features: offered_features(&disk),
-            config: ConfigSpace::new(&disk),
             disk,
-            writeback: Arc::new(AtomicBool::new(true)),
-            worker: None,
         }
+    }
+
+    /// A handle that makes the disk larger while a guest uses it.
+    pub fn resizer(&self) -> Resizer {
+        Resizer::new(self.disk.clone(), Arc::clone(&self.driver))
+    }
+
+    fn start_queue(
+        &mut self,
+        index: usize,
+        ActiveQueue { queue, doorbell }: ActiveQueue,
+        activation: &Activation,
+    ) -> Result<StartedQueue, StartError> {
+        if !queue.ready() {
+            return Ok(StartedQueue::Unused(queue));
+        }
+        let host = |what| move |source| StartError::Host { what, source };
+        let depth = usize::from(queue.size());
+        let mut engine = self
+            .disk
+            .engine(self.options.engine, depth)
+            .map_err(host("make the disk's engine"))?;
+        if self.options.hold_memory {
+            // SAFETY: the task that gets the engine has the queue as well, which keeps the memory mapped.
+            let held = unsafe { engine.register_memory(&pieces(&activation.memory)) };
+            if let Err(error) = held {
+                tracing::debug!(
+                    device = self.options.name,
+                    "the kernel does not hold the guest's memory: {error}"
+                );
+            }
+        }
+        let timer = self.shared.limiter.is_some().then(TimerFd::new).transpose();
+        let timer = timer
+            .map_err(io::Error::from)
+            .map_err(host("make a timer"))?;
+        let name = match index {
+            0 => self.options.name.clone(),
+            _ => format!("{}-{index}", self.options.name),
+        };
+        let task = Task {
+            index: u16::try_from(index).unwrap_or(u16::MAX),
+            queue,
+            name: self.options.name.clone(),
+            interrupt: Arc::clone(&activation.interrupt),
+            engine,
+            features: activation.features,
+            serial: self.options.serial,
+            on_error: self.options.on_error.clone(),
+            shared: Arc::clone(&self.shared),
+            timer,
+            held: self
+                .held
+                .get_mut(index)
+                .map(std::mem::take)
+                .unwrap_or_default(),
+            requests: Requests::default(),
+            buffers: Vec::with_capacity(usize::from(QUEUE_SIZE)),
+            untold: false,
+        };
+        let doorbells: Vec<EventFd> = vec![doorbell];
+        let interrupt = Arc::clone(&activation.interrupt);
+        Worker::start(&name, task, doorbells, interrupt).map(StartedQueue::Served)
     }
 }
 
-fn offered_features(disk: &Disk) -> u64 {
+/// The guest's memory as the kernel can hold it.
+fn pieces(memory: &GuestMemory) -> Vec<IoBuffer> {
+    let mut pieces = Vec::new();
+    for region in memory.iter() {
+        if let Ok(slice) = region.as_volatile_slice() {
+            // SAFETY: guest memory, for which there are no Rust references; it is mapped while the device
+            // has it.
+            pieces.push(unsafe { IoBuffer::new(slice.ptr_guard_mut().as_ptr(), slice.len()) });
+        }
+    }
+    pieces
+}
+
+/// The cache that the driver finds: none where each write is durable anyway.
+fn first_writeback(disk: &Disk) -> bool {
+    disk.cache() != CacheMode::DirectSync
+}
+
+fn offered_features(disk: &Disk, queues: u16) -> u64 {
     let mut bits = vec![
         bindings::VIRTIO_BLK_F_SIZE_MAX,
         bindings::VIRTIO_BLK_F_SEG_MAX,
@@ -75,6 +174,9 @@ fn offered_features(disk: &Disk) -> u64 {
         bindings::VIRTIO_BLK_F_FLUSH,
         bindings::VIRTIO_BLK_F_TOPOLOGY,
     ];
+    if queues > 1 {
+        bits.push(bindings::VIRTIO_BLK_F_MQ);
+    }
     if disk.readonly() {
         bits.push(bindings::VIRTIO_BLK_F_RO);
     } else {
@@ -106,12 +208,13 @@ impl VirtioDevice for Blk {
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
-        &QUEUE_MAX_SIZES
+        &self.queue_sizes
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let writeback = self.writeback.load(Ordering::Relaxed);
-        self.config.read(writeback, offset, data);
+        let writeback = self.shared.writeback.load(Ordering::Relaxed);
+        self.config
+            .read(self.disk.sectors(), writeback, offset, data);
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {
@@ -119,218 +222,69 @@ impl VirtioDevice for Blk {
             return;
         }
         if let Some(writeback) = ConfigSpace::written_cache_mode(offset, data) {
-            self.writeback.store(writeback, Ordering::Relaxed);
+            self.shared.writeback.store(writeback, Ordering::Relaxed);
         }
     }
 
     fn start(&mut self, mut activation: Activation) -> Result<(), StartError> {
-        let [ActiveQueue { queue, doorbell }] = activation.take_queues()?;
-        let knows_flush = activation.features & feature(bindings::VIRTIO_BLK_F_FLUSH) != 0;
-        if !knows_flush {
-            // A driver that cannot flush must not have to (5.2.5.2, 5.2.6.2).
-            self.writeback.store(false, Ordering::Relaxed);
+        let queues = std::mem::take(&mut activation.queues);
+        if queues.len() != self.queue_sizes.len() {
+            return Err(StartError::QueueCount {
+                got: queues.len(),
+                expected: self.queue_sizes.len(),
+            });
         }
-        let engine = self.disk.engine().map_err(|source| StartError::Host {
-            what: "make the disk's engine",
-            source,
-        })?;
-        let task = Task {
-            chain: DescriptorChain::new(&queue),
-            queue,
-            interrupt: Arc::clone(&activation.interrupt),
-            drive: Drive {
-                engine,
-                buffers: Vec::with_capacity(usize::from(QUEUE_SIZE)),
-                features: activation.features,
-                serial: self.options.serial,
-                writeback: Arc::clone(&self.writeback),
-                has_unflushed: knows_flush,
-            },
-        };
-        self.worker = Some(Worker::start(
-            &self.options.name,
-            task,
-            vec![doorbell],
-            activation.interrupt,
-        )?);
+        if activation.features & feature(bindings::VIRTIO_BLK_F_FLUSH) == 0 {
+            // A driver that cannot flush must not have to (5.2.5.2, 5.2.6.2).
+            self.shared.writeback.store(false, Ordering::Relaxed);
+        }
+        self.shared.stop_said.store(false, Ordering::Release);
+        for (index, queue) in queues.into_iter().enumerate() {
+            match self.start_queue(index, queue, &activation) {
+                Ok(queue) => self.queues.push(queue),
+                Err(error) => {
+                    // Those that have been started stop here.
+                    self.queues.clear();
+                    return Err(error);
+                }
+            }
+        }
+        self.driver.connect(activation.interrupt);
         Ok(())
     }
 
     fn stop(&mut self) -> Vec<Queue> {
-        self.worker
-            .take()
-            .and_then(Worker::stop)
-            .map_or_else(Vec::new, |task| vec![task.queue])
+        self.driver.disconnect();
+        let count = self.queues.len();
+        let mut held = Vec::with_capacity(count);
+        let mut stopped = Vec::with_capacity(count);
+        for queue in self.queues.drain(..) {
+            let (queue, failed) = match queue {
+                StartedQueue::Unused(queue) => (queue, Vec::new()),
+                StartedQueue::Served(worker) => match worker.stop() {
+                    Some(task) => (task.queue, task.held),
+                    // The thread panicked: there is nothing to go on with.
+                    None => continue,
+                },
+            };
+            stopped.push(queue);
+            held.push(failed);
+        }
+        if count > 0 {
+            self.held = held;
+        }
+        if stopped.len() == count {
+            stopped
+        } else {
+            Vec::new()
+        }
     }
 
     fn reset(&mut self) {
-        self.writeback.store(true, Ordering::Relaxed);
-    }
-}
-
-/// What the device's thread has.
-#[derive(Debug)]
-struct Task {
-    queue: Queue,
-    chain: DescriptorChain,
-    interrupt: Arc<dyn Interrupt>,
-    drive: Drive,
-}
-
-/// Requests of a driver become requests to an engine.
-#[derive(Debug)]
-struct Drive {
-    engine: Engine,
-    /// The buffers of the request under way.
-    buffers: Vec<IoBuffer>,
-    features: u64,
-    serial: Serial,
-    writeback: Arc<AtomicBool>,
-    /// Writes may have completed that are not durable.
-    has_unflushed: bool,
-}
-
-impl WorkerTask for Task {
-    fn doorbell(
-        &mut self,
-        queue_index: usize,
-        _events: &mut OwnEvents<'_, '_>,
-    ) -> Result<Turn, Fault> {
-        let drive = &mut self.drive;
-        serve(
-            0,
-            &mut self.queue,
-            &mut self.chain,
-            &*self.interrupt,
-            REQUESTS_PER_TURN,
-            |chain| {
-                let parsed = parse(chain).map_err(|what| Fault::Request {
-                    index: queue_index,
-                    what,
-                })?;
-                Ok(drive.answer(&parsed))
-            },
-        )
-    }
-}
-
-impl Drive {
-    /// Carries a request out and writes its status. Returns the bytes written to its buffers.
-    fn answer(&mut self, parsed: &Parsed<'_>) -> u32 {
-        let status = match &parsed.request {
-            Ok(request) => self.carry_out(request),
-            Err(status) => *status,
-        };
-        parsed.status.copy_from(&[status.code()]);
-        // All that the driver gave: what is not written after an error is the driver's own memory.
-        u32::try_from(parsed.writable_bytes).unwrap_or(u32::MAX)
-    }
-
-    fn carry_out(&mut self, request: &Request<'_>) -> Status {
-        let result = match *request {
-            Request::Read { data, .. } | Request::Write { data, .. }
-                if data.len() > config::REQUEST_MAX_BYTES =>
-            {
-                return Status::IoError;
-            }
-            Request::Read { sector, data } => {
-                self.collect(data);
-                let buffers = &self.buffers;
-                run(&mut self.engine, Operation::Read { sector, buffers })
-            }
-            Request::Write { sector, data } => self.write(|drive, durable| {
-                drive.collect(data);
-                let operation = Operation::Write {
-                    sector,
-                    buffers: &drive.buffers,
-                    durable,
-                };
-                run(&mut drive.engine, operation)
-            }),
-            Request::Flush => self.flush(),
-            Request::GetId { data } => {
-                data.copy_from(self.serial.bytes());
-                Ok(())
-            }
-            Request::Discard(range) => {
-                if !self.negotiated(bindings::VIRTIO_BLK_F_DISCARD) || range.unmap {
-                    return Status::Unsupported;
-                }
-                if range.sectors > config::DISCARD_MAX_SECTORS {
-                    return Status::IoError;
-                }
-                let operation = Operation::Discard {
-                    sector: range.sector,
-                    length_bytes: range.length_bytes(),
-                };
-                run(&mut self.engine, operation)
-            }
-            Request::WriteZeroes(range) => {
-                if !self.negotiated(bindings::VIRTIO_BLK_F_WRITE_ZEROES) {
-                    return Status::Unsupported;
-                }
-                if range.sectors > config::WRITE_ZEROES_MAX_SECTORS {
-                    return Status::IoError;
-                }
-                self.write(|drive, durable| {
-                    let operation = Operation::WriteZeroes {
-                        sector: range.sector,
-                        length_bytes: range.length_bytes(),
-                        may_unmap: range.unmap,
-                        durable,
-                    };
-                    run(&mut drive.engine, operation)
-                })
-            }
-        };
-        match result {
-            Ok(()) => Status::Ok,
-            Err(IoError::Unsupported) => Status::Unsupported,
-            Err(_) => Status::IoError,
-        }
-    }
-
-    fn negotiated(&self, bit: u32) -> bool {
-        self.features & feature(bit) != 0
-    }
-
-    /// Writes, durably where the driver expects no cache (5.2.6.2).
-    fn write(
-        &mut self,
-        write: impl FnOnce(&mut Self, bool) -> Result<(), IoError>,
-    ) -> Result<(), IoError> {
-        let durable = !self.writeback.load(Ordering::Relaxed);
-        if !durable {
-            self.has_unflushed = true;
-        } else if self.has_unflushed {
-            // The driver has just turned the cache off, and will flush no more what is in it.
-            self.flush()?;
-        }
-        write(self, durable)
-    }
-
-    fn flush(&mut self) -> Result<(), IoError> {
-        run(&mut self.engine, Operation::Flush)?;
-        self.has_unflushed = false;
-        Ok(())
-    }
-
-    fn collect(&mut self, data: crate::queue::Buffers<'_>) {
-        self.buffers.clear();
-        self.buffers.extend(data.segments().map(|segment| {
-            // SAFETY: the segment is guest memory, for which there are no Rust references. The chain
-            // keeps it mapped, and the request completes before the chain is given back.
-            unsafe { IoBuffer::new(segment.as_ptr(), segment.len()) }
-        }));
-    }
-}
-
-/// Submits and takes the completion, which this engine has at once.
-fn run(engine: &mut Engine, operation: Operation<'_>) -> Result<(), IoError> {
-    engine.submit(0, operation);
-    match engine.next_completion() {
-        Some(completion) => completion.result,
-        None => Err(IoError::Host(io::ErrorKind::WouldBlock.into())),
+        self.held.clear();
+        self.shared
+            .writeback
+            .store(first_writeback(&self.disk), Ordering::Relaxed);
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::ByteSize;
+
 /// One virtio block device and the file or block device behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -22,7 +24,32 @@ pub struct DiskConfig {
     /// What the guest reads as the disk's serial number: at most 20 printable ASCII characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
+    /// Who carries its requests out.
+    #[serde(default)]
+    pub engine: DiskEngine,
+    /// Queues, each with a thread of its own once the guest uses it: 1 to [`DISK_QUEUES_MAX`]. One for each
+    /// vCPU, up to four, where nothing is said: more threads than that have nothing to do with most disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u16>,
+    /// Most bytes read and written in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bps: Option<ByteSize>,
+    /// Bytes that may go at once after a pause; a tenth of `bps` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bps_burst: Option<ByteSize>,
+    /// Most requests in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u64>,
+    /// Requests that may go at once after a pause; a tenth of `iops` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops_burst: Option<u64>,
+    /// What becomes of a request that the host fails.
+    #[serde(default)]
+    pub on_error: DiskErrorAction,
 }
+
+/// The most queues that a disk can have.
+pub const DISK_QUEUES_MAX: u16 = virtio::devices::blk::QUEUES_MAX;
 
 /// A disk is locked unless somebody says otherwise.
 const fn locked() -> bool {
@@ -38,18 +65,54 @@ impl DiskConfig {
             cache: CacheMode::default(),
             lock: true,
             serial: None,
+            engine: DiskEngine::default(),
+            queues: None,
+            bps: None,
+            bps_burst: None,
+            iops: None,
+            iops_burst: None,
+            on_error: DiskErrorAction::default(),
         }
     }
 }
 
-/// How the host caches a disk. In either mode the guest sees a write cache and flushes it when it has
-/// to; what it has flushed is on the disk.
+/// How the host caches a disk, and what a flush means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheMode {
-    /// Through the host's page cache.
+    /// Through the host's page cache; the guest sees a write cache, and what it flushes is on the disk.
     #[default]
     Writeback,
-    /// Past the host's page cache (`O_DIRECT`).
+    /// Past the host's page cache (`O_DIRECT`); the guest sees a write cache all the same, the disk's own.
     None,
+    /// Past the host's page cache, each write on the disk before it is answered; the guest sees no cache.
+    DirectSync,
+    /// Through the host's page cache, and flushes do nothing: for data that may be lost.
+    Unsafe,
+}
+
+/// Who carries a disk's requests out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskEngine {
+    /// The kernel, through io_uring; threads where the host refuses that.
+    #[default]
+    IoUring,
+    /// A few threads.
+    Threads,
+    /// The queue's own thread, one request after the other.
+    Sync,
+}
+
+/// What becomes of a request that the host fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskErrorAction {
+    /// It is an I/O error of the guest.
+    #[default]
+    Report,
+    /// The machine is paused, and the request tried again when it is resumed.
+    Stop,
+    /// The guest is told that it succeeded.
+    Ignore,
 }

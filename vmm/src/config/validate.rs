@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::{CPUS_MAX, DiskConfig, MachineConfig, NetConfig, Problem, Problems, Transport};
+use super::{
+    CPUS_MAX, DISK_QUEUES_MAX, DiskConfig, MachineConfig, NetConfig, Problem, Problems, Transport,
+};
 
 /// Less memory than this holds no kernel and its tables.
 const MEMORY_MIN_BYTES: u64 = 2 << 20;
@@ -101,7 +103,9 @@ impl MachineConfig {
             ));
         }
         for (index, disk) in self.disk.iter().enumerate() {
-            check_disk(&format!("disk[{index}]"), disk, problems);
+            let key = format!("disk[{index}]");
+            check_disk(&key, disk, problems);
+            check_disk_service(&key, disk, problems);
         }
         let mut taps = HashSet::new();
         for (index, net) in self.net.iter().enumerate() {
@@ -135,6 +139,40 @@ fn check_disk(key: &str, disk: &DiskConfig, problems: &mut Vec<Problem>) {
             key,
             format_args!("serial '{serial}' does not fit: use at most {DISK_SERIAL_MAX_BYTES} printable ASCII characters"),
         ));
+    }
+}
+
+/// Queues and rates of a disk.
+fn check_disk_service(key: &str, disk: &DiskConfig, problems: &mut Vec<Problem>) {
+    if let Some(queues) = disk.queues
+        && (queues == 0 || queues > DISK_QUEUES_MAX)
+    {
+        problems.push(Problem::new(
+            key,
+            format_args!("queues {queues} is out of range: use 1 to {DISK_QUEUES_MAX}"),
+        ));
+    }
+    let rates = [
+        (
+            "bps",
+            disk.bps.map(|size| size.0),
+            disk.bps_burst.map(|size| size.0),
+        ),
+        ("iops", disk.iops, disk.iops_burst),
+    ];
+    for (name, rate, burst) in rates {
+        if rate == Some(0) || burst == Some(0) {
+            problems.push(Problem::new(
+                key,
+                format_args!("{name} and {name}-burst cannot be 0: leave them out for no limit"),
+            ));
+        }
+        if rate.is_none() && burst.is_some() {
+            problems.push(Problem::new(
+                key,
+                format_args!("{name}-burst means nothing without {name}: add {name}=…"),
+            ));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::QUEUE_SIZE;
 
 /// Bytes of the configuration space, up to and with `unused1`.
 const CONFIG_BYTES: usize = 60;
-/// Where `writeback` is.
+/// Where `writeback` is; `capacity` is at the start.
 const WRITEBACK_OFFSET: usize = 32;
 
 /// Most buffers of data in a request: a chain as long as the queue, less header and status.
@@ -21,14 +21,14 @@ pub(super) const DISCARD_MAX_SECTORS: u32 = 1 << 22;
 /// Most sectors of one write-zeroes: 16 MiB, which may have to be written.
 pub(super) const WRITE_ZEROES_MAX_SECTORS: u32 = 1 << 15;
 
-/// The configuration space as bytes; `writeback` is not in it.
+/// The configuration space as bytes; what changes, `capacity` and `writeback`, is not in it.
 #[derive(Debug)]
 pub(super) struct ConfigSpace {
     bytes: [u8; CONFIG_BYTES],
 }
 
 impl ConfigSpace {
-    pub(super) fn new(disk: &Disk) -> Self {
+    pub(super) fn new(disk: &Disk, queues: u16) -> Self {
         let topology = disk.topology();
         let block = topology.logical_block_bytes.max(512);
         let blocks = |bytes: u32| bytes.checked_div(block).unwrap_or(0);
@@ -39,7 +39,7 @@ impl ConfigSpace {
         let minimum_io = u16::try_from(blocks(topology.minimum_io_bytes)).unwrap_or(0);
         let discard_alignment = topology.discard_granularity_bytes / 512;
         let mut space = Writer::default();
-        space.put(disk.sectors().to_le_bytes()); // 0: capacity
+        space.put([0; 8]); // 0: capacity
         space.put(SEGMENT_MAX_BYTES.to_le_bytes()); // 8: size_max
         space.put(SEGMENTS_MAX.to_le_bytes()); // 12: seg_max
         space.put([0; 4]); // 16: geometry
@@ -49,7 +49,7 @@ impl ConfigSpace {
         space.put(minimum_io.to_le_bytes()); // 26: min_io_size
         space.put(blocks(topology.optimal_io_bytes).to_le_bytes()); // 28: opt_io_size
         space.put([0; 2]); // 32: writeback, unused0
-        space.put(1_u16.to_le_bytes()); // 34: num_queues
+        space.put(queues.to_le_bytes()); // 34: num_queues
         space.put(DISCARD_MAX_SECTORS.to_le_bytes()); // 36: max_discard_sectors
         space.put(1_u32.to_le_bytes()); // 40: max_discard_seg
         space.put(discard_alignment.max(1).to_le_bytes()); // 44: discard_sector_alignment
@@ -60,15 +60,16 @@ impl ConfigSpace {
     }
 
     /// Copies the bytes from `offset`; beyond the end `data` stays as it is.
-    pub(super) fn read(&self, writeback: bool, offset: u64, data: &mut [u8]) {
+    pub(super) fn read(&self, sectors: u64, writeback: bool, offset: u64, data: &mut [u8]) {
+        let capacity = sectors.to_le_bytes();
         let Ok(offset) = usize::try_from(offset) else {
             return;
         };
         for (position, byte) in (offset..CONFIG_BYTES).zip(data) {
-            *byte = if position == WRITEBACK_OFFSET {
-                u8::from(writeback)
-            } else {
-                self.bytes.get(position).copied().unwrap_or(0)
+            *byte = match capacity.get(position) {
+                Some(&byte) => byte,
+                None if position == WRITEBACK_OFFSET => u8::from(writeback),
+                None => self.bytes.get(position).copied().unwrap_or(0),
             };
         }
     }

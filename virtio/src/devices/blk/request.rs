@@ -39,16 +39,6 @@ pub(super) enum Status {
     Unsupported,
 }
 
-/// A request, or the status that it gets at once, and where the status goes.
-#[derive(Debug)]
-pub(super) struct Parsed<'a> {
-    pub request: Result<Request<'a>, Status>,
-    /// One byte.
-    pub status: Buffers<'a>,
-    /// Length of all that the device can write, with the status.
-    pub writable_bytes: u64,
-}
-
 impl Status {
     pub(super) fn code(self) -> u8 {
         match self {
@@ -85,23 +75,29 @@ impl SectorRange {
     }
 }
 
-/// Finds the request in `chain`.
+/// Finds the request in `chain`, or the status that it gets at once.
 ///
 /// # Errors
 ///
 /// What is wrong, when there is no place for a status, so that nobody can be told.
-pub(super) fn parse(chain: &DescriptorChain) -> Result<Parsed<'_>, &'static str> {
+pub(super) fn parse(chain: &DescriptorChain) -> Result<Result<Request<'_>, Status>, &'static str> {
+    let (writable_data, _) = split_status(chain).ok_or("a request has no place for its status")?;
+    Ok(parse_request(chain.readable(), writable_data))
+}
+
+/// Writes the status of the request in `chain`. Returns the bytes that the driver gave for answers: all
+/// of them, as what is not written after an error is the driver's own memory.
+pub(super) fn write_status(chain: &DescriptorChain, status: Status) -> u32 {
+    if let Some((_, place)) = split_status(chain) {
+        place.copy_from(&[status.code()]);
+    }
+    u32::try_from(chain.writable().len()).unwrap_or(u32::MAX)
+}
+
+/// What the device can write: data, and the byte of the status.
+fn split_status(chain: &DescriptorChain) -> Option<(Buffers<'_>, Buffers<'_>)> {
     let writable = chain.writable();
-    let (writable_data, status) = writable
-        .len()
-        .checked_sub(1)
-        .and_then(|data_bytes| writable.split_at(data_bytes))
-        .ok_or("a request has no place for its status")?;
-    Ok(Parsed {
-        request: parse_request(chain.readable(), writable_data),
-        status,
-        writable_bytes: writable.len(),
-    })
+    writable.split_at(writable.len().checked_sub(1)?)
 }
 
 fn parse_request<'a>(

@@ -2,7 +2,7 @@ use super::*;
 use crate::feature as ring_feature;
 use crate::testing::conformance::{self, Subject};
 use crate::testing::{Buffer, Driver, HOLE, SECOND_REGION, register, status};
-use block::{CacheMode, DiskOptions};
+use block::{CacheMode, DiskOptions, EngineKind, Rate, RateLimit};
 use proptest::prelude::*;
 use std::fs;
 use tempfile::TempDir;
@@ -26,6 +26,7 @@ struct Image {
     directory: TempDir,
     readonly: bool,
     cache: CacheMode,
+    device_options: BlkOptions,
 }
 
 impl Image {
@@ -37,6 +38,7 @@ impl Image {
             directory,
             readonly: false,
             cache: CacheMode::Writeback,
+            device_options: BlkOptions::new("disk0"),
         };
         let sectors = (0..SECTORS).flat_map(|sector| [u8::try_from(sector).unwrap(); 512]);
         fs::write(image.path(), sectors.collect::<Vec<u8>>()).unwrap();
@@ -60,8 +62,8 @@ impl Image {
             ..DiskOptions::new(self.path())
         };
         let options_of_device = BlkOptions {
-            name: "disk0".to_owned(),
             serial: "a serial number".parse().unwrap(),
+            ..self.device_options.clone()
         };
         Box::new(Blk::new(Disk::open(&options).unwrap(), options_of_device))
     }
@@ -116,14 +118,17 @@ fn exercise(driver: &mut Driver) {
 
 #[test]
 fn conforms() {
-    for (cache, readonly) in [
-        (CacheMode::Writeback, false),
-        (CacheMode::None, false),
-        (CacheMode::Writeback, true),
+    for (cache, readonly, engine, queues) in [
+        (CacheMode::Writeback, false, EngineKind::IoUring, 1),
+        (CacheMode::None, false, EngineKind::IoUring, 1),
+        (CacheMode::Writeback, true, EngineKind::Sync, 1),
+        (CacheMode::None, false, EngineKind::Threads, 2),
     ] {
         let mut image = Image::new();
         image.cache = cache;
         image.readonly = readonly;
+        image.device_options.engine = engine;
+        image.device_options.queues = queues;
         conformance::run(&Subject {
             make: &|| image.device(),
             features: bits(&[2, 6, 9, 10]),
@@ -299,30 +304,278 @@ fn the_cache_mode_is_the_drivers_to_choose() {
 }
 
 #[test]
-fn a_write_is_durable_where_the_driver_expects_no_cache() {
+fn what_is_cached_when_the_cache_is_turned_off_is_flushed_with_the_next_write() {
+    let shared = Shared::new(RateLimit::default(), true);
+    assert!(!shared.has_unflushed());
+    shared.note_written();
+    assert!(shared.has_unflushed());
+    // A write that is acknowledged while a flush is under way is not covered by it.
+    let begun_at = shared.begin_flush();
+    shared.note_written();
+    shared.note_flushed(begun_at);
+    assert!(shared.has_unflushed());
+    let (earlier, later) = (shared.begin_flush(), shared.begin_flush());
+    shared.note_flushed(later);
+    assert!(!shared.has_unflushed());
+    shared.note_flushed(earlier);
+    assert!(!shared.has_unflushed());
+
     let image = Image::new();
     let disk = Disk::open(&DiskOptions::new(image.path())).unwrap();
-    let mut drive = Drive {
-        engine: disk.engine().unwrap(),
-        buffers: Vec::new(),
-        features: 0,
-        serial: Serial::default(),
-        writeback: Arc::new(AtomicBool::new(true)),
-        has_unflushed: false,
-    };
-    let mut seen = Vec::new();
-    for writeback in [true, false, false, true, false] {
-        drive.writeback.store(writeback, Ordering::Relaxed);
-        drive
-            .write(|drive, durable| {
-                // What is cached when the cache is turned off has been flushed.
-                assert_eq!(drive.has_unflushed, !durable);
-                seen.push(durable);
-                Ok(())
-            })
-            .unwrap();
+    let device = Blk::new(disk, BlkOptions::new("disk0"));
+    let shared = Arc::clone(&device.shared);
+    let mut driver = Driver::new(Box::new(device));
+    driver.start(bits(&[9, 11]), 16);
+    assert_eq!(request(&mut driver, OUT, 1, &[1; 512], 0).0, 0);
+    assert!(shared.has_unflushed());
+    assert_eq!(request(&mut driver, FLUSH, 0, &[], 0).0, 0);
+    assert!(!shared.has_unflushed());
+    assert_eq!(request(&mut driver, OUT, 1, &[2; 512], 0).0, 0);
+    use bus::MmioDevice as _;
+    let _effect = driver.transport.write(register::CONFIG + 32, &[0]);
+    assert!(shared.has_unflushed());
+    assert_eq!(request(&mut driver, OUT, 2, &[3; 512], 0).0, 0);
+    assert!(!shared.has_unflushed());
+    assert_eq!(request(&mut driver, OUT, 2, &[4; 512], 0).0, 0);
+    assert!(!shared.has_unflushed());
+}
+
+#[test]
+fn direct_sync_shows_no_cache() {
+    let mut image = Image::new();
+    image.cache = CacheMode::DirectSync;
+    let mut driver = image.driver(bits(&[9, 11]));
+    assert_eq!(driver.config(32, 1), [0]);
+    assert_eq!(request(&mut driver, OUT, 1, &[0x44; 512], 0).0, 0);
+    assert_eq!(image.content()[512..1024], [0x44; 512]);
+}
+
+/// Submits a read of `sector` to `queue` without ringing; returns where status and data go.
+fn offer_read(driver: &mut Driver, queue: u16, sector: u64) -> u64 {
+    let header = driver.place(&header(IN, sector));
+    let data = driver.place(&[UNTOUCHED; 513]);
+    driver.queues[usize::from(queue)]
+        .add(&[Buffer::Readable(header, 16), Buffer::Writable(data, 513)]);
+    data
+}
+
+#[test]
+fn each_queue_is_served_on_its_own() {
+    for engine in [EngineKind::IoUring, EngineKind::Threads, EngineKind::Sync] {
+        let mut image = Image::new();
+        image.device_options.queues = 4;
+        image.device_options.engine = engine;
+        image.cache = CacheMode::None;
+        let mut driver = image.driver(bits(&[9, 12]) | ring_feature::RING_EVENT_IDX);
+        assert_eq!(driver.queues.len(), 4);
+        assert_eq!(driver.config(34, 2), [4, 0]);
+        for _ in 0..3 {
+            let mut expected = Vec::new();
+            for sector in 0..20_u64 {
+                let queue = u16::try_from(sector % 4).unwrap();
+                let data = offer_read(&mut driver, queue, sector);
+                expected.push((queue, sector, data));
+                driver.kick(queue);
+            }
+            for &(queue, ..) in &expected {
+                assert_eq!(driver.wait_used(queue).1, 513);
+            }
+            for (_, sector, data) in expected {
+                let number = u8::try_from(sector).unwrap();
+                assert_eq!(driver.fetch(data, 512), [number; 512]);
+                assert_eq!(driver.fetch(data + 512, 1), [0]);
+            }
+            // All queues come back in their order.
+            driver.transport.pause();
+            driver.transport.resume();
+        }
+        // A driver that uses the first queue alone.
+        assert!(driver.negotiate(bits(&[9])));
+        driver.add_queue(16);
+        driver.driver_ok();
+        exercise(&mut driver);
     }
-    assert_eq!(seen, [false, true, true, false, true]);
+}
+
+#[test]
+fn more_requests_than_a_round_and_a_ring_has_are_served() {
+    for cache in [CacheMode::Writeback, CacheMode::None] {
+        let mut image = Image::new();
+        image.cache = cache;
+        let mut driver = Driver::new(image.device());
+        driver.start(ring_feature::RING_EVENT_IDX, 256);
+        for round in 0..6 {
+            let places: Vec<(u64, u64)> = (0..100)
+                .map(|index| (index * 7 + round) % SECTORS)
+                .map(|sector| (sector, offer_read(&mut driver, 0, sector)))
+                .collect();
+            driver.kick(0);
+            for _ in &places {
+                driver.wait_used(0);
+            }
+            for (sector, data) in places {
+                let number = u8::try_from(sector).unwrap();
+                assert_eq!(driver.fetch(data, 512), [number; 512]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_that_is_offered_again_and_again_is_served_as_often() {
+    let mut image = Image::new();
+    image.cache = CacheMode::None;
+    let mut driver = image.driver(0);
+    let header = driver.place(&header(IN, 3));
+    let data = driver.place(&[UNTOUCHED; 513]);
+    let head = driver.queues[0].add(&[Buffer::Readable(header, 16), Buffer::Writable(data, 513)]);
+    for _ in 1..16 {
+        driver.queues[0].offer(head);
+    }
+    driver.kick(0);
+    for _ in 0..16 {
+        assert_eq!(driver.wait_used(0), (u32::from(head), 513));
+    }
+    exercise(&mut driver);
+}
+
+#[test]
+fn a_rate_limit_slows_requests_and_loses_none() {
+    let mut image = Image::new();
+    image.device_options.rate_limit = RateLimit {
+        operations: Some(Rate {
+            per_second: 200,
+            burst: 2,
+        }),
+        bytes: None,
+    };
+    let mut driver = image.driver(ring_feature::RING_EVENT_IDX);
+    let started = std::time::Instant::now();
+    for sector in 0..7 {
+        offer_read(&mut driver, 0, sector);
+    }
+    driver.kick(0);
+    for _ in 0..7 {
+        driver.wait_used(0);
+    }
+    // Five after the burst, 5 ms each.
+    assert!(started.elapsed() >= std::time::Duration::from_millis(24));
+    // A stop does not wait for those that wait.
+    for sector in 0..7 {
+        offer_read(&mut driver, 0, sector);
+    }
+    driver.kick(0);
+    driver.transport.pause();
+    driver.transport.resume();
+    for _ in 0..7 {
+        driver.wait_used(0);
+    }
+}
+
+/// Counts what it is told.
+#[derive(Debug, Default)]
+struct Listener(std::sync::atomic::AtomicU32);
+
+impl ErrorListener for Listener {
+    fn request_failed(&self, device: &str) {
+        assert_eq!(device, "disk0");
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_failed_request_waits_for_a_restart_where_that_is_wished() {
+    for engine in [EngineKind::IoUring, EngineKind::Sync] {
+        let listener = Arc::new(Listener::default());
+        let mut image = Image::new();
+        image.device_options.engine = engine;
+        image.device_options.on_error = OnError::Stop(listener.clone());
+        let mut driver = image.driver(bits(&[9]) | ring_feature::RING_EVENT_IDX);
+        let file = fs::File::options().write(true).open(image.path()).unwrap();
+        let content = image.content();
+        // The host loses the second half of the disk.
+        file.set_len(32 * 512).unwrap();
+        let first = offer_read(&mut driver, 0, 40);
+        let second = offer_read(&mut driver, 0, 41);
+        let good = offer_read(&mut driver, 0, 2);
+        driver.kick(0);
+        // What does not fail is answered.
+        driver.wait_used(0);
+        assert_eq!(driver.fetch(good, 512), [2; 512]);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while listener.0.load(Ordering::SeqCst) == 0 && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
+        driver.transport.pause();
+        driver.transport.resume();
+        // Tried again, in vain.
+        driver.transport.pause();
+        assert_eq!(listener.0.load(Ordering::SeqCst), 2);
+        fs::write(image.path(), &content).unwrap();
+        driver.transport.resume();
+        for _ in 0..2 {
+            driver.wait_used(0);
+        }
+        assert_eq!(driver.fetch(first, 513)[510..], [40, 40, 0]);
+        assert_eq!(driver.fetch(second, 513)[510..], [41, 41, 0]);
+        // A reset drops what is kept.
+        file.set_len(32 * 512).unwrap();
+        offer_read(&mut driver, 0, 40);
+        driver.kick(0);
+        driver.transport.pause();
+        driver.transport.resume();
+        driver.reset();
+        fs::write(image.path(), &content).unwrap();
+        driver.start(bits(&[9]), 16);
+        assert_eq!(driver.queues[0].used_index(), 0);
+        exercise(&mut driver);
+        assert_eq!(driver.queues[0].used_index(), 1);
+    }
+}
+
+#[test]
+fn errors_are_reported_or_ignored_as_wished() {
+    for (on_error, expected) in [(OnError::Report, 1), (OnError::Ignore, 0)] {
+        let mut image = Image::new();
+        image.device_options.on_error = on_error;
+        let mut driver = image.driver(0);
+        let file = fs::File::options().write(true).open(image.path()).unwrap();
+        file.set_len(32 * 512).unwrap();
+        let (status, data) = request(&mut driver, IN, 40, &[], 512);
+        assert_eq!((status, data), (expected, vec![UNTOUCHED; 512]));
+        // What the driver itself got wrong is never a success.
+        assert_eq!(request(&mut driver, IN, SECTORS, &[], 512).0, 1);
+    }
+}
+
+#[test]
+fn a_driver_hears_of_a_disk_that_has_grown() {
+    let image = Image::new();
+    let disk = Disk::open(&DiskOptions::new(image.path())).unwrap();
+    let device = Blk::new(disk, BlkOptions::new("disk0"));
+    let resizer = device.resizer();
+    let mut driver = Driver::new(Box::new(device));
+    driver.start(bits(&[9]), 16);
+    assert_eq!(request(&mut driver, OUT, SECTORS, &[1; 512], 0).0, 1);
+    while driver.interrupted() {}
+    driver.read(register::INTERRUPT_STATUS);
+    driver.write(register::INTERRUPT_ACK, 3);
+    let generation = driver.read(register::CONFIG_GENERATION);
+    resizer.grow((SECTORS + 8) * 512).unwrap();
+    assert_eq!(driver.wait_interrupt(), 2);
+    assert_ne!(driver.read(register::CONFIG_GENERATION), generation);
+    assert_eq!(driver.config(0, 8), (SECTORS + 8).to_le_bytes());
+    assert_eq!(request(&mut driver, OUT, SECTORS, &[1; 512], 0).0, 0);
+    assert!(resizer.grow(SECTORS * 512).is_err());
+    // While the machine is paused, nobody can be told.
+    driver.transport.pause();
+    while driver.interrupted() {}
+    driver.write(register::INTERRUPT_ACK, 3);
+    resizer.grow((SECTORS + 16) * 512).unwrap();
+    assert!(!driver.interrupted());
+    driver.transport.resume();
+    assert_eq!(driver.wait_interrupt() & 2, 2);
+    assert_eq!(driver.config(0, 8), (SECTORS + 16).to_le_bytes());
 }
 
 #[test]

@@ -53,6 +53,30 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
+fn queues_and_rates_of_a_disk_have_their_limits() {
+    let with = |change: fn(&mut DiskConfig)| {
+        let mut disk = DiskConfig::new("root.img");
+        change(&mut disk);
+        keys(&MachineConfig {
+            disk: vec![disk],
+            ..good()
+        })
+    };
+    assert_eq!(with(|disk| disk.queues = Some(DISK_QUEUES_MAX)), [""; 0]);
+    assert_eq!(with(|disk| disk.queues = Some(0)), ["disk[0]"]);
+    assert_eq!(
+        with(|disk| disk.queues = Some(DISK_QUEUES_MAX + 1)),
+        ["disk[0]"]
+    );
+    assert_eq!(with(|disk| disk.bps = Some(ByteSize(0))), ["disk[0]"]);
+    assert_eq!(with(|disk| disk.iops_burst = Some(5)), ["disk[0]"]);
+    assert_eq!(
+        with(|disk| (disk.iops, disk.iops_burst) = (Some(100), Some(5))),
+        [""; 0]
+    );
+}
+
+#[test]
 fn memory_comes_in_whole_pages() {
     let mut config = good();
     config.memory.size = ByteSize((64 << 20) + 512);

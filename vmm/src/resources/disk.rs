@@ -1,0 +1,89 @@
+//! A disk that the session keeps open while machines come and go.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use block::{Disk, ResizeError};
+use virtio::devices::blk::{Blk, BlkOptions, ErrorListener, Resizer};
+
+use crate::events::{EventQueue, Request};
+
+/// The disk, and the way to the device that the machine of the moment has for it.
+#[derive(Debug)]
+pub(super) struct LentDisk {
+    disk: Disk,
+    resizer: Arc<Mutex<Option<Resizer>>>,
+}
+
+impl LentDisk {
+    pub(super) fn new(disk: Disk) -> Self {
+        Self {
+            disk,
+            resizer: Arc::default(),
+        }
+    }
+
+    /// The device for the next machine.
+    pub(super) fn device(&self, options: BlkOptions) -> Blk {
+        let device = Blk::new(self.disk.clone(), options);
+        *lock(&self.resizer) = Some(device.resizer());
+        device
+    }
+
+    pub(super) fn handle(&self) -> DiskHandle {
+        DiskHandle {
+            disk: self.disk.clone(),
+            resizer: Arc::clone(&self.resizer),
+        }
+    }
+}
+
+/// A disk of a machine, from outside: any thread may have it, as long as it likes.
+#[derive(Debug, Clone)]
+pub struct DiskHandle {
+    disk: Disk,
+    resizer: Arc<Mutex<Option<Resizer>>>,
+}
+
+impl DiskHandle {
+    /// Its size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.disk.sectors().saturating_mul(block::SECTOR_BYTES)
+    }
+
+    /// Makes it `size_bytes` large, a multiple of 512, and tells the guest by a configuration change. A raw
+    /// file grows with it, a block device has to have grown before. Disks do not become smaller.
+    ///
+    /// # Errors
+    ///
+    /// [`ResizeError`]; the size is then as before.
+    pub fn grow(&self, size_bytes: u64) -> Result<(), ResizeError> {
+        match &*lock(&self.resizer) {
+            Some(resizer) => resizer.grow(size_bytes),
+            None => self.disk.grow(size_bytes).map(drop),
+        }
+    }
+}
+
+/// Brings errors for which the machine is to be paused to its driver.
+#[derive(Debug)]
+pub(super) struct DiskErrors {
+    events: Arc<EventQueue>,
+}
+
+impl DiskErrors {
+    pub(super) fn new(events: Arc<EventQueue>) -> Self {
+        Self { events }
+    }
+}
+
+impl ErrorListener for DiskErrors {
+    fn request_failed(&self, device: &str) {
+        self.events.push(Request::DiskError {
+            disk: device.to_owned(),
+        });
+    }
+}
+
+fn lock(resizer: &Mutex<Option<Resizer>>) -> MutexGuard<'_, Option<Resizer>> {
+    resizer.lock().unwrap_or_else(PoisonError::into_inner)
+}
