@@ -61,6 +61,9 @@ pub struct Engine {
     in_flight: usize,
     /// Of those, the ones that the helpers have.
     with_helpers: usize,
+    /// Requests since the last commit, and before it: what comes alone is likely to go on so.
+    batch: usize,
+    last_batch: usize,
     /// Buffer lists that are used again.
     spare: Vec<Rest>,
     log: ErrorLog,
@@ -104,6 +107,8 @@ impl Engine {
             completions: VecDeque::with_capacity(depth),
             in_flight: 0,
             with_helpers: 0,
+            batch: 0,
+            last_batch: 0,
             spare: Vec::with_capacity(depth),
             log: ErrorLog::default(),
         })
@@ -145,6 +150,7 @@ impl Engine {
     /// from [`commit`](Self::commit) on, and its completion comes with `tag`. The buffer list itself is not
     /// needed any more when this returns.
     pub fn submit(&mut self, tag: u64, operation: Operation<'_>) {
+        self.batch = self.batch.saturating_add(1);
         match self.prepare(operation) {
             Ok((work, buffers)) => self.start(tag, work, buffers),
             Err(error) => self.completions.push_back(Completion {
@@ -161,6 +167,9 @@ impl Engine {
     ///
     /// What the host answers when the ring cannot be used any more.
     pub fn commit(&mut self) -> io::Result<()> {
+        if self.batch > 0 {
+            self.last_batch = std::mem::take(&mut self.batch);
+        }
         if let Backend::Uring(ring) = &mut self.backend {
             ring.let_signal(false);
             if ring.needs_enter() {
@@ -324,9 +333,15 @@ impl Engine {
                     return self.complete(tag, Ok(()));
                 }
                 if !matches!(self.backend, Backend::Sync(_)) {
+                    // Threads have no system call to share.
+                    let alone = !matches!(self.backend, Backend::Uring(_))
+                        || (self.batch <= 1
+                            && self.last_batch <= 1
+                            && self.in_flight == 0
+                            && self.completions.is_empty());
                     let attempt =
                         self.inline
-                            .attempt(&self.image, direction, offset, buffers, length);
+                            .attempt(alone, &self.image, direction, offset, buffers, length);
                     match attempt {
                         Attempt::Done => return self.complete(tag, Ok(())),
                         Attempt::Failed(error) => {

@@ -96,6 +96,9 @@ mod tests {
             // SAFETY: the signal is blocked in this thread, which alone it is sent to.
             unsafe { libc::raise(libc::SIGTERM) };
             assert_eq!(signals.next(), Some(libc::SIGTERM));
+            // SAFETY: as above.
+            unsafe { libc::raise(libc::SIGCONT) };
+            assert_eq!(signals.next(), Some(libc::SIGCONT));
             assert_eq!(signals.next(), None);
         })
         .join()

@@ -135,3 +135,20 @@ fn uncached_disks_do_the_same() {
         assert!(sector(&path, 200) == disk::written_sector(200));
     }
 }
+
+#[test]
+fn every_engine_and_cache_mode_does_the_same() {
+    for keys in [
+        ",engine=io_uring,cache=directsync,queues=4",
+        ",engine=io_uring,cache=unsafe",
+        ",engine=threads,cache=none,queues=2",
+        ",engine=threads",
+        ",engine=sync,cache=directsync",
+        ",bps=200M,iops=100000,on-error=stop",
+    ] {
+        let (_directory, path) = prepared();
+        machine("blk-read,blk-unaligned,blk-write,blk-discard", &path, keys).pass();
+        assert!(sector(&path, 8) == disk::written_sector(8), "{keys}");
+        assert!(sector(&path, 200) == [0; 512], "{keys}");
+    }
+}

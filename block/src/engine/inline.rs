@@ -22,10 +22,12 @@ const WRITE_MAX_BYTES: u64 = 128 << 10;
 const MISSES_IN_A_ROW: u32 = 8;
 /// Of so many, one is tried.
 const TRIED_OF: u32 = 16;
-/// A write that took as long was held up.
-const HELD_UP: Duration = Duration::from_millis(2);
+/// A write that took as long was held up, or lost its processor for a while.
+const HELD_UP: Duration = Duration::from_millis(1);
+/// After so many of them in a row it was not the processor.
+const HELD_UP_IN_A_ROW: u32 = 3;
 /// For so long writes then go the other way.
-const DETOUR: Duration = Duration::from_millis(100);
+const DETOUR: Duration = Duration::from_millis(50);
 
 /// What is done at once for one disk.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub(super) struct Inline {
     reads: Means,
     writes: Means,
     misses: u32,
+    held_up: u32,
     detour_until: Option<Instant>,
 }
 
@@ -71,6 +74,7 @@ impl Inline {
             reads,
             writes,
             misses: 0,
+            held_up: 0,
             detour_until: None,
         }
     }
@@ -82,13 +86,16 @@ impl Inline {
             reads: Means::Never,
             writes: Means::Never,
             misses: 0,
+            held_up: 0,
             detour_until: None,
         }
     }
 
-    /// Transfers what can be transferred now.
+    /// Transfers what can be transferred now. `alone` says that no other request is under way: a ring
+    /// takes many reads in one system call, and tries the page cache itself.
     pub(super) fn attempt(
         &mut self,
+        alone: bool,
         image: &Image,
         direction: Direction,
         offset: u64,
@@ -101,6 +108,7 @@ impl Inline {
         }
         match direction {
             Direction::Read if length > READ_MAX_BYTES => refused,
+            Direction::Read if self.reads == Means::NoWait && !alone => refused,
             Direction::Read => self.read(image, offset, buffers, length),
             Direction::Write { .. } if length > WRITE_MAX_BYTES => refused,
             Direction::Write { durable } => {
@@ -165,8 +173,7 @@ impl Inline {
         let result = host::retry(once);
         if let Some(started) = started {
             let now = Instant::now();
-            let held_up = now.duration_since(started) >= HELD_UP;
-            self.detour_until = held_up.then(|| now.checked_add(DETOUR)).flatten();
+            self.note_write(now.duration_since(started), now);
         }
         match result {
             Ok(count) if covers(count, length) => Attempt::Done,
@@ -176,6 +183,43 @@ impl Inline {
     }
 }
 
+impl Inline {
+    /// A write through the page cache took `time` until `now`.
+    fn note_write(&mut self, time: Duration, now: Instant) {
+        self.held_up = match time >= HELD_UP {
+            true => self.held_up.saturating_add(1),
+            false => 0,
+        };
+        if self.held_up >= HELD_UP_IN_A_ROW {
+            self.held_up = 0;
+            self.detour_until = now.checked_add(DETOUR);
+        }
+    }
+}
+
 fn covers(count: usize, length: u64) -> bool {
     u64::try_from(count).is_ok_and(|count| count == length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_take_a_detour_when_the_host_holds_several_up() {
+        let mut inline = Inline::nothing();
+        let now = Instant::now();
+        for (milliseconds, detour) in [
+            (5, false),
+            (5, false),
+            (0, false),
+            (5, false),
+            (5, false),
+            (1, true),
+        ] {
+            inline.note_write(Duration::from_millis(milliseconds), now);
+            assert_eq!(inline.detour_until.is_some(), detour);
+        }
+        assert_eq!(inline.detour_until, Some(now + DETOUR));
+    }
 }

@@ -99,10 +99,10 @@ impl Blk {
             return Ok(StartedQueue::Unused(queue));
         }
         let host = |what| move |source| StartError::Host { what, source };
-        let depth = usize::from(queue.size());
+        let depth = queue.size();
         let mut engine = self
             .disk
-            .engine(self.options.engine, depth)
+            .engine(self.options.engine, usize::from(depth))
             .map_err(host("make the disk's engine"))?;
         if self.options.hold_memory {
             // SAFETY: the task that gets the engine has the queue as well, which keeps the memory mapped.
@@ -138,7 +138,7 @@ impl Blk {
                 .get_mut(index)
                 .map(std::mem::take)
                 .unwrap_or_default(),
-            requests: Requests::default(),
+            requests: Requests::with_room(depth),
             buffers: Vec::with_capacity(usize::from(QUEUE_SIZE)),
             untold: false,
         };

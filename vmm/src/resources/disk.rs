@@ -87,3 +87,32 @@ impl ErrorListener for DiskErrors {
 fn lock(resizer: &Mutex<Option<Resizer>>) -> MutexGuard<'_, Option<Resizer>> {
     resizer.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_to_stop_the_machine_asks_the_driver() {
+        let events = Arc::new(EventQueue::new().unwrap());
+        DiskErrors::new(Arc::clone(&events)).request_failed("disk1");
+        let disk = "disk1".to_owned();
+        assert_eq!(events.pop(), Some(Request::DiskError { disk }));
+    }
+
+    #[test]
+    fn a_disk_grows_with_and_without_a_device() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4096).unwrap();
+        let disk = Disk::open(&block::DiskOptions::new(file.path())).unwrap();
+        let lent = LentDisk::new(disk);
+        let handle = lent.handle();
+        handle.grow(8192).unwrap();
+        let device = lent.device(BlkOptions::new("disk0"));
+        handle.grow(1 << 20).unwrap();
+        assert_eq!(handle.size_bytes(), 1 << 20);
+        assert!(handle.grow(4096).is_err());
+        assert_eq!(file.as_file().metadata().unwrap().len(), 1 << 20);
+        drop(device);
+    }
+}

@@ -61,7 +61,7 @@ pub(super) struct Task {
 }
 
 /// The requests under way, by the tag with which they were submitted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Requests {
     slots: Vec<Option<Pending>>,
     free: Vec<usize>,
@@ -103,6 +103,17 @@ enum Pause {
 }
 
 impl Requests {
+    /// Room for as many at a time as a queue of `size` has.
+    pub(super) fn with_room(size: u16) -> Self {
+        let size = usize::from(size);
+        Self {
+            slots: Vec::with_capacity(size),
+            free: Vec::with_capacity(size),
+            spare_chains: Vec::with_capacity(size),
+            bytes: 0,
+        }
+    }
+
     fn insert(&mut self, pending: Pending) -> usize {
         self.bytes = self.bytes.saturating_add(pending.length_bytes);
         match self.free.pop() {
@@ -441,3 +452,6 @@ fn ring_fault(source: std::io::Error) -> Fault {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests;
