@@ -72,6 +72,25 @@ impl Bounce {
     }
 }
 
+impl Bounce {
+    /// As [`transfer`](Self::transfer), for users of plain bytes.
+    pub(crate) fn transfer_bytes(
+        &mut self,
+        rest: &mut Rest,
+        reads: bool,
+        mut transfer: impl FnMut(&mut [u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let start = self.start;
+        self.transfer(rest, reads, |piece| {
+            let length = usize::try_from(total_bytes(piece.buffers())).unwrap_or(0);
+            // SAFETY: the piece is this long from the start of the mapping, which is borrowed mutably and
+            // which no system call uses now.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(start, length) };
+            transfer(bytes)
+        })
+    }
+}
+
 impl Drop for Bounce {
     fn drop(&mut self) {
         // SAFETY: the mapping was made with this address and length, and nothing points to it any more.

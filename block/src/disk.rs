@@ -1,4 +1,4 @@
-//! An open disk image: a raw file, or a block device of the host.
+//! An open disk image: a raw file, a block device of the host, or a qcow2 image in one of them.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::host::{self, DirectAlignment};
 use crate::lock::{self, LockOutcome};
+use crate::qcow2::{self, Qcow2Image};
 use crate::{Engine, EngineKind, OpenError, ResizeError, SECTOR_BYTES};
 
 /// What the host's page cache is used for.
@@ -32,6 +33,19 @@ impl CacheMode {
     }
 }
 
+/// What the file of a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ImageFormat {
+    /// The bytes of the disk, whatever they look like.
+    #[default]
+    Raw,
+    /// A qcow2 image.
+    Qcow2,
+    /// What its first bytes say. Not for a disk that a guest has written to as a raw one: it may have
+    /// written the head of a qcow2 image there, with any file of the host behind it.
+    Auto,
+}
+
 /// How to open a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskOptions {
@@ -41,6 +55,8 @@ pub struct DiskOptions {
     pub readonly: bool,
     /// Use of the page cache.
     pub cache: CacheMode,
+    /// What the file is.
+    pub format: ImageFormat,
     /// Lock the image: against everybody when it is writable, else against writers.
     pub lock: bool,
 }
@@ -52,6 +68,7 @@ impl DiskOptions {
             path: path.into(),
             readonly: false,
             cache: CacheMode::default(),
+            format: ImageFormat::default(),
             lock: true,
         }
     }
@@ -91,6 +108,8 @@ pub(crate) struct Image {
     _lock: Option<File>,
     /// Bypasses the page cache.
     pub direct: Option<DirectFile>,
+    /// What is in the file, where that is not the disk itself; the files are then not used otherwise.
+    pub qcow2: Option<Qcow2Image>,
     /// Grows while engines are at work.
     pub size_bytes: AtomicU64,
     pub readonly: bool,
@@ -130,7 +149,14 @@ impl Disk {
         };
         // Behind the lock: before, another writer may have changed it.
         let metadata_now = file.metadata().map_err(host("look at it"))?;
-        let size_bytes = host::size_bytes(&file, &metadata_now).map_err(host("find its size"))?;
+        let qcow2 = match is_qcow2(&file, options)? {
+            true => Some(open_qcow2(options)?),
+            false => None,
+        };
+        let size_bytes = match &qcow2 {
+            Some(image) => image.size_bytes(),
+            None => host::size_bytes(&file, &metadata_now).map_err(host("find its size"))?,
+        };
         if !size_bytes.is_multiple_of(SECTOR_BYTES) {
             return Err(OpenError::NotMultipleOfSector {
                 path: path.clone(),
@@ -140,7 +166,7 @@ impl Disk {
         if size_bytes == 0 {
             return Err(OpenError::Empty { path: path.clone() });
         }
-        let direct = match options.cache.is_direct() {
+        let direct = match options.cache.is_direct() && qcow2.is_none() {
             true => Some(open_direct(&file, options)?),
             false => None,
         };
@@ -156,7 +182,8 @@ impl Disk {
                 cache: options.cache,
                 topology: host::topology(&file, &metadata_now),
                 can_discard: !options.readonly
-                    && host::can_discard(&file, &metadata_now, size_bytes),
+                    && (qcow2.is_some() || host::can_discard(&file, &metadata_now, size_bytes)),
+                qcow2,
                 file,
             }),
         })
@@ -194,10 +221,20 @@ impl Disk {
                 current_bytes: before,
             });
         }
-        if !image.is_device && size_bytes > before {
-            host::retry(|| image.file.set_len(size_bytes))?;
-        }
-        let now = host::size_bytes(&image.file, &image.file.metadata()?)?;
+        let now = match &image.qcow2 {
+            Some(qcow2) => {
+                if size_bytes > before {
+                    qcow2.grow(size_bytes)?;
+                }
+                qcow2.size_bytes()
+            }
+            None => {
+                if !image.is_device && size_bytes > before {
+                    host::retry(|| image.file.set_len(size_bytes))?;
+                }
+                host::size_bytes(&image.file, &image.file.metadata()?)?
+            }
+        };
         if now < size_bytes {
             return Err(ResizeError::DeviceIsSmaller {
                 size_bytes,
@@ -260,6 +297,33 @@ fn open_file(options: &DiskOptions) -> Result<File, OpenError> {
         .custom_flags(libc::O_CLOEXEC)
         .open(path)
         .map_err(|error| open_error(options, error))
+}
+
+/// Whether the file is to be used as a qcow2 image.
+fn is_qcow2(file: &File, options: &DiskOptions) -> Result<bool, OpenError> {
+    let path = &options.path;
+    let looks_like_it =
+        || qcow2::has_magic(file).map_err(|error| host_error(path, "read its first bytes", error));
+    match options.format {
+        ImageFormat::Qcow2 => Ok(true),
+        ImageFormat::Auto => looks_like_it(),
+        ImageFormat::Raw => {
+            if looks_like_it()? {
+                tracing::warn!(disk = %path.display(),
+                    "the disk is used as a raw one and begins like a qcow2 image; if it is one, say format=qcow2");
+            }
+            Ok(false)
+        }
+    }
+}
+
+fn open_qcow2(options: &DiskOptions) -> Result<Qcow2Image, OpenError> {
+    Qcow2Image::open(&options.path, options.readonly, options.cache, options.lock).map_err(
+        |source| OpenError::Qcow2 {
+            path: options.path.clone(),
+            source,
+        },
+    )
 }
 
 fn open_error(options: &DiskOptions, error: io::Error) -> OpenError {

@@ -83,6 +83,11 @@ impl Engine {
     pub(crate) fn new(image: Arc<Image>, kind: EngineKind, depth: usize) -> io::Result<Self> {
         let depth = depth.max(1);
         let event = EventFd::new(EFD_NONBLOCK)?;
+        // A ring does not know what is in the file.
+        let kind = match (kind, &image.qcow2) {
+            (EngineKind::IoUring, Some(_)) => EngineKind::Threads,
+            (kind, _) => kind,
+        };
         let backend = match kind {
             EngineKind::IoUring => match Uring::new(&image, depth, &event) {
                 Ok(ring) => Backend::Uring(Box::new(ring)),

@@ -70,6 +70,14 @@ pub enum OpenError {
         /// The path.
         path: PathBuf,
     },
+    /// The image, or one that it refers to, is damaged, missing, locked, or uses what is not supported.
+    #[error("{}: cannot use it as a qcow2 image: {source}; look at it with `qemu-img check` and `qemu-img info`", path.display())]
+    Qcow2 {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// The host refused something else.
     #[error("{}: cannot {what}: {source}", path.display())]
     Host {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::bounce::Bounce;
 use crate::buffer::Rest;
 use crate::disk::{CacheMode, Image};
+use crate::qcow2::Qcow2Image;
 use crate::request::{Direction, Job, Work};
 use crate::transfer::{Fit, fit, transfer};
 use crate::{IoBuffer, IoError, host};
@@ -38,6 +39,9 @@ impl Executor {
 
     /// Carries `job` out.
     pub(crate) fn run(&mut self, job: &mut Job) -> Result<(), IoError> {
+        if self.image.qcow2.is_some() {
+            return Ok(self.run_on_qcow2(job)?);
+        }
         match job.work {
             Work::Transfer { direction, offset } => {
                 self.transfer(direction, offset, &mut job.rest)?;
@@ -61,6 +65,61 @@ impl Executor {
                 Ok(())
             }
         }
+    }
+
+    /// The same for an image that is more than its file.
+    fn run_on_qcow2(&mut self, job: &mut Job) -> io::Result<()> {
+        let Self { image, bounce, .. } = self;
+        let Some(qcow2) = &image.qcow2 else {
+            return Ok(());
+        };
+        let durable = match job.work {
+            Work::Transfer {
+                direction,
+                mut offset,
+            } => {
+                let bounce = match bounce {
+                    Some(bounce) => bounce,
+                    None => bounce.insert(Bounce::new()?),
+                };
+                let reads = direction == Direction::Read;
+                bounce.transfer_bytes(&mut job.rest, reads, |bytes| {
+                    if reads {
+                        qcow2.read(bytes, offset)?;
+                    } else {
+                        qcow2.write(bytes, offset)?;
+                    }
+                    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                    offset = offset.saturating_add(length);
+                    Ok(())
+                })?;
+                direction == Direction::Write { durable: true }
+            }
+            Work::Flush => true,
+            Work::Discard { offset, length } => {
+                match qcow2.discard(offset, length) {
+                    // A version 2 image cannot say that a cluster reads as zeros. Nothing has to be done.
+                    Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                    result => result?,
+                }
+                false
+            }
+            Work::WriteZeroes {
+                offset,
+                length,
+                may_unmap,
+                durable,
+            } => {
+                match qcow2.write_zeroes(offset, length, may_unmap) {
+                    Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                        write_zero_bytes_to(qcow2, offset, length)?;
+                    }
+                    result => result?,
+                }
+                durable
+            }
+        };
+        if durable { qcow2.flush() } else { Ok(()) }
     }
 
     fn transfer(
@@ -164,9 +223,22 @@ impl Image {
     /// What a flush means for this image: a request to the host, or nothing at all.
     pub(crate) fn flushes(&self) -> bool {
         // Where nothing is written there is nothing to flush, and there are file systems on which syncing
-        // a file that is open for reading alone fails.
-        !self.readonly && self.cache != CacheMode::Unsafe
+        // a file that is open for reading alone fails. An image with tables writes them at a flush, if not
+        // to the disk then to its file.
+        !self.readonly && (self.cache != CacheMode::Unsafe || self.qcow2.is_some())
     }
+}
+
+/// Writes zeros, as to a disk that has nothing better.
+fn write_zero_bytes_to(image: &Qcow2Image, mut offset: u64, length: u64) -> io::Result<()> {
+    let end = offset.saturating_add(length);
+    while offset < end {
+        let left = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let piece = ZEROS.get(..left).unwrap_or(&ZEROS);
+        image.write(piece, offset)?;
+        offset = offset.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+    }
+    Ok(())
 }
 
 fn is_unsupported(error: &io::Error) -> bool {

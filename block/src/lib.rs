@@ -1,6 +1,6 @@
 //! Disks: sectors in, completions out.
 //!
-//! A [`Disk`] is an open image, a raw file or a block device of the host, with its size and geometry.
+//! A [`Disk`] is an open image, raw or qcow2, or a block device of the host, with its size and geometry.
 //! It gives [`Engine`]s, which carry out [`Operation`]s: through io_uring, by threads, or at once. Nothing
 //! here knows who asks: a virtio device, a test or another kind of controller.
 //!
@@ -24,12 +24,13 @@ mod error;
 mod executor;
 mod host;
 mod lock;
+mod qcow2;
 mod rate_limit;
 mod request;
 mod transfer;
 
 pub use buffer::IoBuffer;
-pub use disk::{CacheMode, Disk, DiskOptions, Topology};
+pub use disk::{CacheMode, Disk, DiskOptions, ImageFormat, Topology};
 pub use engine::{Engine, EngineKind};
 pub use error::{IoError, OpenError, ResizeError};
 pub use rate_limit::{Rate, RateLimit, RateLimiter};

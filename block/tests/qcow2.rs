@@ -1,0 +1,504 @@
+//! qcow2 images, against Debian's qemu-img in both directions: what it makes is read and written here, what
+//! is written here it finds clean and reads.
+//!
+//! `qemu-img` is the one in the path, or else one that is fetched with apt and unpacked beside the build.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use block::{
+    CacheMode, Disk, DiskOptions, Engine, EngineKind, ImageFormat, IoBuffer, IoError, Operation,
+};
+use tempfile::TempDir;
+
+const MIB: usize = 1 << 20;
+const SIZE: usize = 3 * MIB + 512;
+
+/// The program, with the folder that its libraries may need.
+fn qemu_img() -> &'static (PathBuf, Option<PathBuf>) {
+    static PROGRAM: OnceLock<(PathBuf, Option<PathBuf>)> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&path)
+            .map(|folder| folder.join("qemu-img"))
+            .find(|program| program.exists());
+        found.map_or_else(fetch, |program| (program, None))
+    })
+}
+
+fn fetch() -> (PathBuf, Option<PathBuf>) {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("qemu-utils");
+    let program = folder.join("usr/bin/qemu-img");
+    if !program.exists() {
+        let downloads = tempfile::tempdir().unwrap();
+        fs::create_dir(downloads.path().join("partial")).unwrap();
+        let archives = format!("Dir::Cache::archives={}", downloads.path().display());
+        let status = Command::new("apt-get")
+            .args([
+                "--quiet",
+                "--yes",
+                "--no-install-recommends",
+                "--download-only",
+            ])
+            .args([
+                "-o",
+                "Debug::NoLocking=true",
+                "-o",
+                &archives,
+                "install",
+                "qemu-utils",
+            ])
+            .status();
+        assert!(status.unwrap().success(), "qemu-utils cannot be fetched");
+        // Whole or not at all: several tests may be at it.
+        let unpacked = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        for archive in fs::read_dir(downloads.path()).unwrap() {
+            let archive = archive.unwrap().path();
+            if archive
+                .extension()
+                .is_some_and(|extension| extension == "deb")
+            {
+                let mut unpack = Command::new("dpkg");
+                unpack.arg("-x").arg(archive).arg(unpacked.path());
+                assert!(unpack.status().unwrap().success());
+            }
+        }
+        let _somebody_was_faster = fs::rename(unpacked.path(), &folder);
+    }
+    let libraries = folder.join("usr/lib/x86_64-linux-gnu");
+    (program, Some(libraries))
+}
+
+fn try_qemu(folder: &Path, arguments: &str) -> Output {
+    let (program, libraries) = qemu_img();
+    let mut command = Command::new(program);
+    if let Some(libraries) = libraries {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    command.current_dir(folder).args(arguments.split(' '));
+    command.output().unwrap()
+}
+
+/// Runs qemu-img in `folder`, which has to succeed.
+fn qemu(folder: &Path, arguments: &str) -> String {
+    let output = try_qemu(folder, arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "qemu-img {arguments}: {text}{errors}"
+    );
+    text
+}
+
+/// What qemu-img reads in an image.
+fn content(folder: &Path, image: &str) -> Vec<u8> {
+    qemu(
+        folder,
+        &format!("convert -f qcow2 -O raw {image} content.raw"),
+    );
+    fs::read(folder.join("content.raw")).unwrap()
+}
+
+/// Bytes that compress a little, with zeros among them.
+fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut random = Random(seed | 1);
+    let mut bytes = Vec::with_capacity(length + 4096);
+    while bytes.len() < length {
+        let value = u8::try_from(random.below(256)).unwrap();
+        let zeros = random.below(4) == 0;
+        bytes.extend((0..4096_u64).map(|index| {
+            if zeros {
+                0
+            } else {
+                value ^ u8::try_from(index % 7).unwrap()
+            }
+        }));
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+fn options(path: PathBuf) -> DiskOptions {
+    DiskOptions {
+        format: ImageFormat::Qcow2,
+        ..DiskOptions::new(path)
+    }
+}
+
+fn run(engine: &mut Engine, operation: Operation<'_>) -> Result<(), IoError> {
+    engine.submit(1, operation);
+    engine.drain().unwrap();
+    engine.next_completion().unwrap().result
+}
+
+fn read(engine: &mut Engine, sector: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0xee; length];
+    // SAFETY: the bytes are not used before the request has completed.
+    let buffers = [unsafe { IoBuffer::new(bytes.as_mut_ptr(), bytes.len()) }];
+    run(
+        engine,
+        Operation::Read {
+            sector,
+            buffers: &buffers,
+        },
+    )
+    .unwrap();
+    bytes
+}
+
+fn write(engine: &mut Engine, sector: u64, bytes: &mut [u8], durable: bool) {
+    // SAFETY: the bytes are not used before the request has completed.
+    let buffers = [unsafe { IoBuffer::new(bytes.as_mut_ptr(), bytes.len()) }];
+    let operation = Operation::Write {
+        sector,
+        buffers: &buffers,
+        durable,
+    };
+    run(engine, operation).unwrap();
+}
+
+/// Changes the disk in many ways, and `model` with it.
+fn change(engine: &mut Engine, model: &mut [u8], seed: u64) {
+    let mut random = Random(seed);
+    let sectors = u64::try_from(model.len() / 512).unwrap();
+    for step in 0..60 {
+        let sector = random.below(sectors);
+        let most = (sectors - sector).min(if step % 10 == 0 { 2048 } else { 64 });
+        let length = usize::try_from((1 + random.below(most)) * 512).unwrap();
+        let start = usize::try_from(sector * 512).unwrap();
+        let place = &mut model[start..start + length];
+        let length_bytes = u64::try_from(length).unwrap();
+        match step % 5 {
+            0..3 => {
+                let mut bytes = pattern(random.below(1 << 40), length);
+                write(engine, sector, &mut bytes, step % 7 == 0);
+                place.copy_from_slice(&bytes);
+            }
+            3 => {
+                let may_unmap = step % 2 == 0;
+                let zero = Operation::WriteZeroes {
+                    sector,
+                    length_bytes,
+                    may_unmap,
+                    durable: false,
+                };
+                run(engine, zero).unwrap();
+                place.fill(0);
+            }
+            _ => {
+                let discard = Operation::Discard {
+                    sector,
+                    length_bytes,
+                };
+                run(engine, discard).unwrap();
+                // Undefined; read what it is.
+                place.copy_from_slice(&read(engine, sector, length));
+            }
+        }
+        assert!(
+            read(engine, sector, length) == model[start..start + length],
+            "step {step}"
+        );
+    }
+    run(engine, Operation::Flush).unwrap();
+}
+
+#[test]
+fn what_qemu_made_is_read_and_changed_and_what_was_changed_qemu_finds_clean() {
+    let program = std::env::current_exe().unwrap();
+    for (index, (creation, cache, kind)) in [
+        ("compat=0.10", CacheMode::Writeback, EngineKind::IoUring),
+        ("compat=1.1", CacheMode::None, EngineKind::Threads),
+        ("cluster_size=512", CacheMode::Writeback, EngineKind::Sync),
+        (
+            "cluster_size=4k,lazy_refcounts=on",
+            CacheMode::DirectSync,
+            EngineKind::Threads,
+        ),
+        ("cluster_size=2M", CacheMode::Writeback, EngineKind::Threads),
+        ("refcount_bits=1", CacheMode::Unsafe, EngineKind::Threads),
+        (
+            "refcount_bits=64,preallocation=metadata",
+            CacheMode::None,
+            EngineKind::Sync,
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let folder = TempDir::new_in(program.parent().unwrap()).unwrap();
+        let seed = u64::try_from(index).unwrap() + 77;
+        let mut model = pattern(seed, SIZE);
+        fs::write(folder.path().join("source.raw"), &model).unwrap();
+        qemu(
+            folder.path(),
+            &format!("convert -f raw -O qcow2 -o {creation} source.raw disk.qcow2"),
+        );
+        let options = DiskOptions {
+            cache,
+            ..options(folder.path().join("disk.qcow2"))
+        };
+        let disk = Disk::open(&options).unwrap();
+        assert_eq!(disk.sectors(), u64::try_from(SIZE / 512).unwrap());
+        let mut engine = disk.engine(kind, 16).unwrap();
+        assert!(read(&mut engine, 0, SIZE) == model, "{creation}");
+        change(&mut engine, &mut model, seed);
+        drop((engine, disk));
+        qemu(folder.path(), "check disk.qcow2");
+        assert!(content(folder.path(), "disk.qcow2") == model, "{creation}");
+        // And once more, from what is on the disk.
+        let disk = Disk::open(&options).unwrap();
+        let mut engine = disk.engine(kind, 16).unwrap();
+        assert!(read(&mut engine, 0, SIZE) == model, "{creation}");
+    }
+}
+
+#[test]
+fn flushed_data_is_in_the_file_while_the_disk_is_open() {
+    let folder = TempDir::new().unwrap();
+    qemu(folder.path(), "create -f qcow2 disk.qcow2 4M");
+    let disk = Disk::open(&options(folder.path().join("disk.qcow2"))).unwrap();
+    let mut engine = disk.engine(EngineKind::IoUring, 4).unwrap();
+    assert_eq!(engine.kind(), EngineKind::Threads);
+    let mut bytes = pattern(5, 2 * MIB);
+    write(&mut engine, 100, &mut bytes, false);
+    run(&mut engine, Operation::Flush).unwrap();
+    // As a machine that is killed now would leave it.
+    fs::copy(
+        folder.path().join("disk.qcow2"),
+        folder.path().join("copy.qcow2"),
+    )
+    .unwrap();
+    write(&mut engine, 5000, &mut pattern(6, MIB), true);
+    fs::copy(
+        folder.path().join("disk.qcow2"),
+        folder.path().join("later.qcow2"),
+    )
+    .unwrap();
+    for copy in ["copy.qcow2", "later.qcow2"] {
+        qemu(folder.path(), &format!("check {copy}"));
+        let content = content(folder.path(), copy);
+        assert!(
+            content[100 * 512..100 * 512 + bytes.len()] == bytes[..],
+            "{copy}"
+        );
+    }
+    let content = fs::read(folder.path().join("content.raw")).unwrap();
+    assert!(content[5000 * 512..][..MIB] == pattern(6, MIB)[..]);
+}
+
+#[test]
+fn compressed_images_are_read_and_written_over() {
+    let folder = TempDir::new().unwrap();
+    let mut model = pattern(9, SIZE);
+    fs::write(folder.path().join("source.raw"), &model).unwrap();
+    qemu(
+        folder.path(),
+        "convert -c -f raw -O qcow2 source.raw disk.qcow2",
+    );
+    let disk = Disk::open(&options(folder.path().join("disk.qcow2"))).unwrap();
+    let mut engine = disk.engine(EngineKind::Threads, 16).unwrap();
+    assert!(read(&mut engine, 0, SIZE) == model);
+    change(&mut engine, &mut model, 3);
+    drop((engine, disk));
+    qemu(folder.path(), "check disk.qcow2");
+    assert!(content(folder.path(), "disk.qcow2") == model);
+}
+
+#[test]
+fn backing_chains_show_what_is_not_written_and_are_not_changed() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut model = pattern(21, SIZE);
+    fs::write(path("base.raw"), &model[..2 * MIB]).unwrap();
+    qemu(
+        folder.path(),
+        &format!("create -f qcow2 -F raw -b base.raw middle.qcow2 {SIZE}"),
+    );
+    model[2 * MIB..].fill(0);
+    let first_before = fs::read(path("base.raw")).unwrap();
+    {
+        let disk = Disk::open(&options(path("middle.qcow2"))).unwrap();
+        let mut engine = disk.engine(EngineKind::Threads, 16).unwrap();
+        assert!(read(&mut engine, 0, SIZE) == model);
+        change(&mut engine, &mut model, 1);
+    }
+    qemu(
+        folder.path(),
+        "create -f qcow2 -F qcow2 -b middle.qcow2 top.qcow2",
+    );
+    let second_before = fs::read(path("middle.qcow2")).unwrap();
+    let disk = Disk::open(&options(path("top.qcow2"))).unwrap();
+    let mut engine = disk.engine(EngineKind::Threads, 16).unwrap();
+    assert!(read(&mut engine, 0, SIZE) == model);
+    change(&mut engine, &mut model, 2);
+    // Nobody may write to what is behind it, and all may read it.
+    for name in ["base.raw", "middle.qcow2"] {
+        let refused = Disk::open(&DiskOptions::new(path(name))).unwrap_err();
+        assert!(refused.to_string().contains("another machine"), "{refused}");
+    }
+    let reader = DiskOptions {
+        readonly: true,
+        ..options(path("middle.qcow2"))
+    };
+    Disk::open(&reader).unwrap();
+    drop((engine, disk));
+    qemu(folder.path(), "check top.qcow2");
+    assert!(content(folder.path(), "top.qcow2") == model);
+    assert!(fs::read(path("base.raw")).unwrap() == first_before);
+    assert!(fs::read(path("middle.qcow2")).unwrap() == second_before);
+    // A backing file in use by a writer.
+    let writer = Disk::open(&DiskOptions::new(path("base.raw"))).unwrap();
+    let refused = Disk::open(&options(path("top.qcow2")))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("base.raw") && refused.contains("another machine"),
+        "{refused}"
+    );
+    drop(writer);
+    fs::remove_file(path("base.raw")).unwrap();
+    let refused = Disk::open(&options(path("top.qcow2")))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("base.raw"), "{refused}");
+}
+
+#[test]
+fn internal_snapshots_stay_what_they_were() {
+    let folder = TempDir::new().unwrap();
+    let before = pattern(31, SIZE);
+    fs::write(folder.path().join("source.raw"), &before).unwrap();
+    qemu(
+        folder.path(),
+        "convert -f raw -O qcow2 source.raw disk.qcow2",
+    );
+    qemu(folder.path(), "snapshot -c before disk.qcow2");
+    let mut model = before.clone();
+    {
+        let disk = Disk::open(&options(folder.path().join("disk.qcow2"))).unwrap();
+        let mut engine = disk.engine(EngineKind::Threads, 16).unwrap();
+        change(&mut engine, &mut model, 8);
+    }
+    qemu(folder.path(), "check disk.qcow2");
+    assert!(content(folder.path(), "disk.qcow2") == model);
+    qemu(
+        folder.path(),
+        "convert -l before -f qcow2 -O raw disk.qcow2 before.raw",
+    );
+    assert!(fs::read(folder.path().join("before.raw")).unwrap() == before);
+}
+
+#[test]
+fn what_is_damaged_or_unknown_is_refused_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("disk.qcow2");
+    let message = |options: &DiskOptions| {
+        let text = Disk::open(options).unwrap_err().to_string();
+        assert!(
+            text.contains("disk.qcow2") && !text.contains('\n'),
+            "{text}"
+        );
+        text
+    };
+    // Bits of the incompatible features, at byte 72: dirty and corrupt.
+    for bit in [1_u8, 2] {
+        qemu(folder.path(), "create -f qcow2 disk.qcow2 1M");
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[bit], 79).unwrap();
+        assert!(message(&options(path.clone())).contains("feature"));
+    }
+    qemu(
+        folder.path(),
+        "create -f qcow2 -o compression_type=zstd disk.qcow2 1M",
+    );
+    assert!(message(&options(path.clone())).contains("compression type"));
+    // A chain without an end.
+    qemu(
+        folder.path(),
+        "create -f qcow2 -u -F qcow2 -b other.qcow2 disk.qcow2 1M",
+    );
+    qemu(
+        folder.path(),
+        "create -f qcow2 -u -F qcow2 -b disk.qcow2 other.qcow2 1M",
+    );
+    let unlocked = DiskOptions {
+        readonly: true,
+        ..options(path.clone())
+    };
+    assert!(message(&unlocked).contains("loop"));
+    fs::write(&path, vec![0; 4096]).unwrap();
+    assert!(message(&options(path.clone())).contains("qcow2"));
+    // Tables that lead nowhere.
+    qemu(folder.path(), "create -f qcow2 disk.qcow2 1M");
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xff; 8], 40).unwrap();
+    message(&options(path));
+}
+
+#[test]
+fn the_format_is_taken_from_the_content_only_when_that_is_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("disk.img");
+    qemu(folder.path(), "create -f qcow2 disk.img 64M");
+    let open = |format| {
+        Disk::open(&DiskOptions {
+            format,
+            ..DiskOptions::new(&path)
+        })
+        .unwrap()
+        .sectors()
+    };
+    let file_bytes = fs::metadata(&path).unwrap().len().next_multiple_of(512);
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(file_bytes)
+        .unwrap();
+    assert_eq!(open(ImageFormat::Raw), file_bytes / 512);
+    assert_eq!(open(ImageFormat::Qcow2), 64 * 2048);
+    assert_eq!(open(ImageFormat::Auto), 64 * 2048);
+    fs::write(&path, [1; 1024]).unwrap();
+    assert_eq!(open(ImageFormat::Auto), 2);
+    fs::write(&path, [0; 512]).unwrap();
+    assert_eq!(open(ImageFormat::Auto), 1);
+}
+
+#[test]
+fn an_image_grows_and_shows_nothing_of_its_backing_file_there() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("base.raw"), pattern(3, 2 * MIB)).unwrap();
+    qemu(
+        folder.path(),
+        "create -f qcow2 -F raw -b base.raw disk.qcow2 1M",
+    );
+    let disk = Disk::open(&options(path("disk.qcow2"))).unwrap();
+    let mut engine = disk.engine(EngineKind::Threads, 4).unwrap();
+    disk.grow(3 << 20).unwrap();
+    assert_eq!(disk.sectors(), 3 * 2048);
+    let mut model = pattern(3, MIB);
+    model.resize(3 * MIB, 0);
+    assert!(read(&mut engine, 0, 3 * MIB) == model);
+    write(&mut engine, 5000, &mut pattern(4, 4096), true);
+    model[5000 * 512..][..4096].copy_from_slice(&pattern(4, 4096));
+    drop((engine, disk));
+    qemu(folder.path(), "check disk.qcow2");
+    assert!(content(folder.path(), "disk.qcow2") == model);
+}
