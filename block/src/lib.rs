@@ -23,6 +23,7 @@ mod engine;
 mod error;
 mod executor;
 mod host;
+pub mod image;
 mod lock;
 mod qcow2;
 mod rate_limit;

@@ -502,3 +502,111 @@ fn an_image_grows_and_shows_nothing_of_its_backing_file_there() {
     qemu(folder.path(), "check disk.qcow2");
     assert!(content(folder.path(), "disk.qcow2") == model);
 }
+
+#[test]
+fn images_are_made_described_copied_and_enlarged() {
+    use block::image::{self, CreateOptions};
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let qcow2 = CreateOptions {
+        format: ImageFormat::Qcow2,
+        ..CreateOptions::default()
+    };
+    // Made here, looked at there.
+    for cluster_bytes in [512, 4096, 65536, 2 << 20] {
+        let name = format!("made-{cluster_bytes}.qcow2");
+        let options = CreateOptions {
+            size_bytes: Some(5 << 20),
+            cluster_bytes: Some(cluster_bytes),
+            ..qcow2.clone()
+        };
+        image::create(&path(&name), &options).unwrap();
+        qemu(folder.path(), &format!("check {name}"));
+        assert!(content(folder.path(), &name) == vec![0; 5 << 20]);
+        let described = image::info(&path(&name), ImageFormat::Auto).unwrap();
+        assert_eq!(described.size_bytes, 5 << 20);
+        assert_eq!(described.qcow2.unwrap().cluster_bytes, cluster_bytes);
+    }
+    // Copied in both directions.
+    let source = pattern(41, SIZE);
+    fs::write(path("source.raw"), &source).unwrap();
+    image::convert(
+        &path("source.raw"),
+        ImageFormat::Raw,
+        &path("copy.qcow2"),
+        &qcow2,
+    )
+    .unwrap();
+    qemu(folder.path(), "check copy.qcow2");
+    assert!(content(folder.path(), "copy.qcow2") == source);
+    let raw = CreateOptions::default();
+    qemu(
+        folder.path(),
+        "convert -c -f raw -O qcow2 source.raw packed.qcow2",
+    );
+    image::convert(
+        &path("packed.qcow2"),
+        ImageFormat::Qcow2,
+        &path("again.raw"),
+        &raw,
+    )
+    .unwrap();
+    assert!(fs::read(path("again.raw")).unwrap() == source);
+    // What is zero takes no space.
+    let sparse = image::info(&path("again.raw"), ImageFormat::Auto).unwrap();
+    assert_eq!(sparse.format, ImageFormat::Raw);
+    assert!(sparse.allocated_bytes <= sparse.size_bytes.next_multiple_of(4096));
+    // On top of another, and larger.
+    let on_top = CreateOptions {
+        backing: Some(("copy.qcow2".into(), ImageFormat::Qcow2)),
+        ..qcow2.clone()
+    };
+    image::create(&path("top.qcow2"), &on_top).unwrap();
+    let described = image::info(&path("top.qcow2"), ImageFormat::Auto).unwrap();
+    let head = described.qcow2.unwrap();
+    assert_eq!(head.backing.as_deref(), Some("copy.qcow2"));
+    assert_eq!(head.backing_format.as_deref(), Some("qcow2"));
+    assert_eq!((head.version, head.snapshots, head.corrupt), (3, 0, false));
+    image::resize(&path("top.qcow2"), ImageFormat::Qcow2, 8 << 20).unwrap();
+    let mut model = source.clone();
+    model.resize(8 << 20, 0);
+    qemu(folder.path(), "check top.qcow2");
+    assert!(content(folder.path(), "top.qcow2") == model);
+    image::resize(&path("again.raw"), ImageFormat::Raw, 8 << 20).unwrap();
+    assert_eq!(fs::metadata(path("again.raw")).unwrap().len(), 8 << 20);
+    // What qemu-img made.
+    qemu(
+        folder.path(),
+        "create -f qcow2 -o compression_type=zstd,lazy_refcounts=on other.qcow2 1M",
+    );
+    qemu(folder.path(), "snapshot -c one other.qcow2");
+    let head = image::info(&path("other.qcow2"), ImageFormat::Auto).unwrap();
+    let head = head.qcow2.unwrap();
+    assert_eq!(
+        (head.compression, head.snapshots, head.lazy_refcounts),
+        ("zstd", 1, true)
+    );
+    // What cannot be.
+    let message = |result: Result<(), image::ImageError>| result.unwrap_err().to_string();
+    let existing = CreateOptions {
+        size_bytes: Some(512),
+        ..raw.clone()
+    };
+    assert!(message(image::create(&path("top.qcow2"), &existing)).contains("there already"));
+    assert!(message(image::create(&path("new"), &raw)).contains("how large"));
+    let clusters = CreateOptions {
+        cluster_bytes: Some(512),
+        ..existing.clone()
+    };
+    assert!(message(image::create(&path("new"), &clusters)).contains("clusters"));
+    let odd = CreateOptions {
+        cluster_bytes: Some(1000),
+        size_bytes: Some(512),
+        ..qcow2
+    };
+    assert!(message(image::create(&path("new"), &odd)).contains("1000"));
+    assert!(
+        message(image::resize(&path("again.raw"), ImageFormat::Raw, 512)).contains("only grows")
+    );
+    assert!(!path("new").exists());
+}
