@@ -4,6 +4,7 @@
 //! is said at once, in the words in which a file's problems are said.
 
 mod choice;
+mod image;
 mod run_options;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use choice::Choice;
+pub use image::{Image, ImageCommand};
 pub use run_options::RunOptions;
 
 use crate::exit_status;
@@ -37,6 +39,9 @@ pub enum Command {
     Run(Box<Run>),
     /// Say whether this host can run virtual machines, and what to do if it cannot
     Check(Check),
+    /// Make, describe, copy and enlarge disk images
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Image(Image),
     /// Print completions for a shell
     Completions {
         /// The shell

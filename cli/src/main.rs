@@ -7,6 +7,7 @@ mod arguments;
 mod check;
 mod config_file;
 mod exit_status;
+mod image;
 mod key_value;
 mod log;
 mod metrics_file;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Ok(arguments) => match arguments.command {
             Command::Run(options) => run::run(*options),
             Command::Check(options) => check::check(&options),
+            Command::Image(options) => image::image(options.command),
             Command::Completions { shell } => pages::completions(shell),
             Command::Man { page } => pages::manual(page.as_deref()),
         },

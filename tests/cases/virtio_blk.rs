@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use cuddy_tests::{MachineBuilder, disk};
 use tempfile::TempDir;
+use vmm::ImageFormat;
+use vmm::image::CreateOptions;
 
 const SECTORS: u64 = 4096;
 
@@ -150,5 +152,39 @@ fn every_engine_and_cache_mode_does_the_same() {
         machine("blk-read,blk-unaligned,blk-write,blk-discard", &path, keys).pass();
         assert!(sector(&path, 8) == disk::written_sector(8), "{keys}");
         assert!(sector(&path, 200) == [0; 512], "{keys}");
+    }
+}
+
+#[test]
+fn qcow2_images_do_the_same() {
+    let (directory, raw) = prepared();
+    let image = directory.path().join("disk.qcow2");
+    let on_top = directory.path().join("top.qcow2");
+    let to_qcow2 = CreateOptions {
+        format: ImageFormat::Qcow2,
+        ..CreateOptions::default()
+    };
+    vmm::image::convert(&raw, ImageFormat::Raw, &image, &to_qcow2).expect("an image");
+    let backing = CreateOptions {
+        backing: Some(("disk.qcow2".into(), ImageFormat::Qcow2)),
+        ..to_qcow2
+    };
+    vmm::image::create(&on_top, &backing).expect("an image");
+    for keys in [",format=qcow2", ",format=auto,cache=none,queues=2"] {
+        machine("blk-read", &image, keys).pass();
+    }
+    machine("blk-batch,blk-interrupt,blk-reset", &on_top, ",format=qcow2").pass();
+    let tests = "blk-read,blk-unaligned,blk-write,blk-discard";
+    machine(tests, &on_top, ",format=qcow2").pass();
+    // What was written is in the upper image alone.
+    for (image, expected) in [
+        (&on_top, disk::written_sector(8)),
+        (&image, disk::sector(8)),
+    ] {
+        let copy = directory.path().join("copy.raw");
+        let to_raw = CreateOptions::default();
+        vmm::image::convert(image, ImageFormat::Qcow2, &copy, &to_raw).expect("a copy");
+        assert!(sector(&copy, 8) == expected);
+        fs::remove_file(copy).expect("the copy");
     }
 }

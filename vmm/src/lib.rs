@@ -48,7 +48,9 @@ mod resources;
 mod session;
 mod vcpu;
 
-pub use block::ResizeError;
+/// Making, describing and copying images.
+pub use block::image;
+pub use block::{ImageFormat, ResizeError};
 pub use crash::{Crash, VcpuState};
 pub use error::{ErrorKind, VmmError};
 pub use events::Control;

@@ -5,7 +5,7 @@ mod disk;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
-use block::{Disk, DiskOptions, EngineKind, Rate, RateLimit};
+use block::{Disk, DiskOptions, EngineKind, ImageFormat, Rate, RateLimit};
 use boot::acpi::VirtioMmio;
 use boot::{DEFAULT_CMDLINE, InitrdFile, KernelFile};
 use virtio::devices::blk::{Blk, BlkOptions, OnError, Serial};
@@ -13,8 +13,8 @@ use virtio::devices::net::{MacAddress, Net, NetOptions};
 use virtio::tap::{Tap, TapError};
 
 use crate::config::{
-    CacheMode, DiskConfig, DiskEngine, DiskErrorAction, MachineConfig, NetConfig, Problem,
-    Problems, Unpack,
+    CacheMode, DiskConfig, DiskEngine, DiskErrorAction, DiskFormat, MachineConfig, NetConfig,
+    Problem, Problems, Unpack,
 };
 use crate::error::VmmError;
 use crate::events::EventQueue;
@@ -171,6 +171,11 @@ fn disk_options(config: &DiskConfig) -> DiskOptions {
     DiskOptions {
         readonly: config.readonly,
         lock: config.lock,
+        format: match config.format {
+            DiskFormat::Raw => ImageFormat::Raw,
+            DiskFormat::Qcow2 => ImageFormat::Qcow2,
+            DiskFormat::Auto => ImageFormat::Auto,
+        },
         cache: match config.cache {
             CacheMode::Writeback => block::CacheMode::Writeback,
             CacheMode::None => block::CacheMode::None,

@@ -45,7 +45,7 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
     for (text, message) in [
         (
             "path=a,pth=b",
-            "unknown key 'pth': use path, readonly, cache, lock, serial, engine, queues, bps, bps-burst, iops, iops-burst or on-error",
+            "unknown key 'pth': use path, format, readonly, cache, lock, serial, engine, queues, bps, bps-burst, iops, iops-burst or on-error",
         ),
         ("path=a,path=b", "key 'path' is given twice: keep one"),
         ("a,path=b", "key 'path' is given twice: keep one"),
@@ -68,7 +68,7 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
         ),
         (
             "=a",
-            "unknown key '': use path, readonly, cache, lock, serial, engine, queues, bps, bps-burst, iops, iops-burst or on-error",
+            "unknown key '': use path, format, readonly, cache, lock, serial, engine, queues, bps, bps-burst, iops, iops-burst or on-error",
         ),
     ] {
         assert_eq!(disk(text), Err(message.to_owned()), "{text}");

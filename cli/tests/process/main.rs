@@ -3,6 +3,7 @@
 mod bad_input;
 mod command;
 mod guest;
+mod image;
 mod machine;
 mod pages;
 mod pseudo_terminal;

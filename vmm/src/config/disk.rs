@@ -10,8 +10,11 @@ use super::ByteSize;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DiskConfig {
-    /// A raw image or a block device; its size a multiple of 512 bytes.
+    /// An image or a block device; its size a multiple of 512 bytes.
     pub path: PathBuf,
+    /// What the image is.
+    #[serde(default)]
+    pub format: DiskFormat,
     /// Whether the guest may only read it. Several machines may share a read-only disk.
     #[serde(default)]
     pub readonly: bool,
@@ -61,6 +64,7 @@ impl DiskConfig {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            format: DiskFormat::default(),
             readonly: false,
             cache: CacheMode::default(),
             lock: true,
@@ -74,6 +78,20 @@ impl DiskConfig {
             on_error: DiskErrorAction::default(),
         }
     }
+}
+
+/// What the file of a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// The bytes of the disk, whatever they look like.
+    #[default]
+    Raw,
+    /// A qcow2 image.
+    Qcow2,
+    /// What its first bytes say. Not for a disk that a guest has written to as a raw one, as it may have
+    /// written the head of a qcow2 image there, with any file of the host behind it.
+    Auto,
 }
 
 /// How the host caches a disk, and what a flush means.
