@@ -173,7 +173,12 @@ fn qcow2_images_do_the_same() {
     for keys in [",format=qcow2", ",format=auto,cache=none,queues=2"] {
         machine("blk-read", &image, keys).pass();
     }
-    machine("blk-batch,blk-interrupt,blk-reset", &on_top, ",format=qcow2").pass();
+    machine(
+        "blk-batch,blk-interrupt,blk-reset",
+        &on_top,
+        ",format=qcow2",
+    )
+    .pass();
     let tests = "blk-read,blk-unaligned,blk-write,blk-discard";
     machine(tests, &on_top, ",format=qcow2").pass();
     // What was written is in the upper image alone.

@@ -13,8 +13,8 @@ use virtio::devices::net::{MacAddress, Net, NetOptions};
 use virtio::tap::{Tap, TapError};
 
 use crate::config::{
-    CacheMode, DiskConfig, DiskEngine, DiskErrorAction, DiskFormat, MachineConfig, NetConfig,
-    Problem, Problems, Unpack,
+    CacheMode, DiskConfig, DiskEngine, DiskErrorAction, DiskFormat, HugePages, MachineConfig,
+    NetConfig, Problem, Problems, Unpack,
 };
 use crate::error::VmmError;
 use crate::events::EventQueue;
@@ -36,7 +36,7 @@ pub struct Resources {
     disk_errors: Arc<DiskErrors>,
     /// What a disk has as many queues as, where nothing is said.
     queues_by_default: u16,
-    /// Guest memory is allocated up front.
+    /// Guest memory is allocated up front, in few pages.
     memory_is_there: bool,
     taps: Vec<Arc<Tap>>,
 }
@@ -78,7 +78,11 @@ impl Resources {
                 disks,
                 disk_errors: Arc::new(DiskErrors::new(Arc::clone(events))),
                 queues_by_default: config.cpus.clamp(1, DISK_QUEUES_BY_DEFAULT),
-                memory_is_there: config.memory.prefault,
+                memory_is_there: config.memory.prefault
+                    && matches!(
+                        config.memory.hugepages,
+                        HugePages::Size2M | HugePages::Size1G
+                    ),
                 taps,
             }),
             _ => Err(Problems(problems)),

@@ -254,11 +254,11 @@ impl Task {
         Ok(Pause::Round)
     }
 
-    /// Whether nothing more is taken before something has completed. A driver that keeps to the rules never
-    /// has more requests under way than its queue has descriptors.
+    /// Whether nothing more is taken before something has completed, or what is kept was tried again. A
+    /// driver that keeps to the rules never has more requests under way than its queue has descriptors.
     fn is_full(&self) -> bool {
-        self.requests.len() >= usize::from(self.queue.size())
-            || self.requests.bytes >= BYTES_IN_FLIGHT_MAX
+        let taken = self.requests.len().saturating_add(self.held.len());
+        taken >= usize::from(self.queue.size()) || self.requests.bytes >= BYTES_IN_FLIGHT_MAX
     }
 
     /// Whether the rate limit forbids a request at `now`; the timer then says when it does not.

@@ -1,4 +1,4 @@
-//! What a request costs: no memory.
+//! What a request costs: no memory. What is kept: no more than a queue has.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -9,6 +9,7 @@ use virtio_queue::QueueState;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
+use crate::GuestMemory;
 use crate::testing::{Buffer, DriverQueue, memory};
 
 /// The system's allocator, and how often each thread asked it for memory.
@@ -50,6 +51,37 @@ impl Interrupt for Silence {
 const RING: [u64; 3] = [0x1000, 0x2000, 0x3000];
 const HEADERS: u64 = 0x4000;
 const DATA: u64 = 0x8000;
+
+/// A queue of `size` descriptors that nobody has rung for.
+fn task(memory: &Arc<GuestMemory>, size: u16, engine: Engine) -> Task {
+    let state = QueueState {
+        max_size: 256,
+        next_avail: 0,
+        next_used: 0,
+        event_idx_enabled: false,
+        size,
+        ready: true,
+        desc_table: RING[0],
+        avail_ring: RING[1],
+        used_ring: RING[2],
+    };
+    Task {
+        index: 0,
+        queue: Queue::new(state, 0, Arc::clone(memory)).unwrap(),
+        name: "disk0".to_owned(),
+        interrupt: Arc::new(Silence),
+        engine,
+        features: 0,
+        serial: Serial::default(),
+        on_error: OnError::Report,
+        shared: Arc::new(Shared::new(RateLimit::default(), true)),
+        timer: None,
+        held: Vec::new(),
+        requests: Requests::with_room(size),
+        buffers: Vec::with_capacity(256),
+        untold: false,
+    }
+}
 
 /// Offers a write, a read and a flush for each of ten places and has them all served.
 fn serve(task: &mut Task, driver: &mut DriverQueue) {
@@ -94,38 +126,12 @@ fn a_request_allocates_nothing_from_ring_to_ring() {
             }
         }
         let mut driver = DriverQueue::new(Arc::clone(&memory), 128, RING, false);
-        let state = QueueState {
-            max_size: 256,
-            next_avail: 0,
-            next_used: 0,
-            event_idx_enabled: false,
-            size: 128,
-            ready: true,
-            desc_table: RING[0],
-            avail_ring: RING[1],
-            used_ring: RING[2],
-        };
         let disk = Disk::open(&DiskOptions {
             cache,
             ..DiskOptions::new(&path)
         })
         .unwrap();
-        let mut task = Task {
-            index: 0,
-            queue: Queue::new(state, 0, Arc::clone(&memory)).unwrap(),
-            name: "disk0".to_owned(),
-            interrupt: Arc::new(Silence),
-            engine: disk.engine(engine, 128).unwrap(),
-            features: 0,
-            serial: Serial::default(),
-            on_error: OnError::Report,
-            shared: Arc::new(Shared::new(RateLimit::default(), true)),
-            timer: None,
-            held: Vec::new(),
-            requests: Requests::with_room(128),
-            buffers: Vec::with_capacity(256),
-            untold: false,
-        };
+        let mut task = task(&memory, 128, disk.engine(engine, 128).unwrap());
         for _ in 0..5 {
             serve(&mut task, &mut driver);
         }
@@ -140,4 +146,37 @@ fn a_request_allocates_nothing_from_ring_to_ring() {
         assert_eq!(fewest.min(), Some(0), "{engine:?} {cache:?}");
         task.end().unwrap();
     }
+}
+
+#[derive(Debug)]
+struct Deaf;
+
+impl super::super::ErrorListener for Deaf {
+    fn request_failed(&self, _device: &str) {}
+}
+
+#[test]
+fn no_more_failed_requests_are_kept_than_the_queue_has_descriptors() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 20).unwrap();
+    let disk = Disk::open(&DiskOptions::new(file.path())).unwrap();
+    file.as_file().set_len(0).unwrap();
+    let memory = memory();
+    let mut task = task(&memory, 16, disk.engine(EngineKind::Sync, 16).unwrap());
+    task.on_error = OnError::Stop(Arc::new(Deaf));
+    let mut driver = DriverQueue::new(Arc::clone(&memory), 16, RING, false);
+    let head = driver.add(&[
+        Buffer::Readable(HEADERS, 16),
+        Buffer::Writable(DATA, 512),
+        Buffer::Writable(DATA + 512, 1),
+    ]);
+    // One head again and again, which no honest driver does.
+    for _ in 0..4 {
+        for _ in 0..4 {
+            driver.offer(head);
+        }
+        assert_eq!(task.turn().unwrap(), Turn::Wait);
+    }
+    assert_eq!(task.held.len(), 16);
+    assert!(driver.take_used().is_none());
 }
