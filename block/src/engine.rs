@@ -175,7 +175,9 @@ impl Engine {
         if self.batch > 0 {
             self.last_batch = std::mem::take(&mut self.batch);
         }
-        if let Backend::Uring(ring) = &mut self.backend {
+        if let Backend::Uring(ring) = &mut self.backend
+            && ring.in_flight() > 0
+        {
             ring.let_signal(false);
             if ring.needs_enter() {
                 ring.enter(0)?;
@@ -184,6 +186,7 @@ impl Engine {
         self.collect();
         // What had to go on may have been pushed again.
         if let Backend::Uring(ring) = &mut self.backend
+            && ring.in_flight() > 0
             && ring.has_unsubmitted()
         {
             ring.enter(0)?;
@@ -415,6 +418,7 @@ impl Engine {
     /// Takes what the ring and the threads have completed.
     fn collect(&mut self) {
         while let Backend::Uring(ring) = &mut self.backend
+            && ring.in_flight() > 0
             && let Some((job, answer)) = ring.pop()
         {
             self.go_on(job, answer);

@@ -35,6 +35,8 @@ pub(super) struct Uring {
     ring: IoUring,
     /// The thread has switched it on.
     enabled: bool,
+    /// Completions signal the event.
+    signals: bool,
     /// By index, which is the user data of their entries.
     jobs: Vec<Option<Job>>,
     /// Indices without a job.
@@ -92,6 +94,7 @@ impl Uring {
         Ok(Self {
             ring,
             enabled,
+            signals: true,
             jobs: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
             registered: Vec::new(),
@@ -291,6 +294,10 @@ impl Uring {
 
     /// Whether a completion signals the event.
     pub(super) fn let_signal(&mut self, signals: bool) {
+        if self.signals == signals {
+            return;
+        }
+        self.signals = signals;
         let completion = self.ring.completion();
         if signals {
             completion.enable_eventfd();
