@@ -397,7 +397,11 @@ impl Task {
                 (Ok(()), _) => Status::Ok,
                 (Err(IoError::Unsupported), _) => Status::Unsupported,
                 (Err(IoError::Host(_)), OnError::Ignore) => Status::Ok,
-                (Err(IoError::Host(_)), OnError::Stop(listener)) => {
+                // A flush is not tried again: the host forgets what it could not write, and would say that
+                // all is well.
+                (Err(IoError::Host(_)), OnError::Stop(listener))
+                    if !matches!(pending.step, Step::Flush { .. }) =>
+                {
                     self.held.push(pending.chain);
                     if !self.shared.stop_said.swap(true, Ordering::AcqRel) {
                         listener.request_failed(&self.name);
