@@ -209,8 +209,11 @@ fn a_turn_has_a_budget_and_tells_the_driver_once_or_when_it_takes_long() {
     };
     assert_eq!(turn(0, Duration::ZERO), Turn::Again);
     assert_eq!(interrupt.used.load(Ordering::SeqCst), 0);
-    assert_eq!(turn(3, Duration::from_millis(1)), Turn::Again);
-    assert_eq!(driver.used_index(), 3);
+    // A busy host can make any of them the last of its turn.
+    while driver.used_index() < 3 {
+        let budget = 3 - driver.used_index();
+        assert_eq!(turn(budget, Duration::from_micros(300)), Turn::Again);
+    }
     assert_eq!(interrupt.used.load(Ordering::SeqCst), 3);
     // A request that takes long is the last of its turn.
     assert_eq!(turn(9, TURN_TIME), Turn::Again);
