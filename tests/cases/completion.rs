@@ -26,6 +26,11 @@ fn two_processors_agree_on_locked_exchanges() {
 }
 
 #[test]
+fn a_program_calls_its_kernel() {
+    machine("ring3-system-call").pass();
+}
+
+#[test]
 fn a_program_reaches_a_device_by_vectors() {
     machine("ring3-device-vectors").pass();
 }

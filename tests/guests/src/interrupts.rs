@@ -45,6 +45,11 @@ vector_stubs:
     .set vector, vector + 1
     .endr
 
+    .global page_fault_clac
+page_fault_clac:
+    clac
+    jmp vector_stubs + 16 * 14
+
 vector_common:
     push %rax
     push %rcx
@@ -119,6 +124,8 @@ fault_panics:
 unsafe extern "C" {
     /// The first of 256 stubs at 16 bytes each.
     static vector_stubs: u8;
+    /// The stub of page faults behind a CLAC.
+    static page_fault_clac: u8;
     /// Handler of UD2, which is how ring 3 calls ring 0.
     static invalid_opcode_entry: u8;
     /// The interrupt descriptor table, loaded and empty.
@@ -148,18 +155,26 @@ pub fn initialise() {
         };
         // Breakpoints may come from ring 3.
         let privilege_level = if vector == 3 { 3 } else { 0 };
-        // Intel SDM volume 3, figure 7-8: a 64-bit interrupt gate, present.
-        let low = handler & 0xffff
-            | u64::from(KERNEL_CODE) << 16
-            | 0x8e00 << 32
-            | privilege_level << 45
-            | (handler >> 16 & 0xffff) << 48;
-        // SAFETY: one processor runs, with interrupts off; the table is memory of ours.
-        unsafe {
-            (&raw mut interrupt_descriptors[usize::from(vector)])
-                .write_volatile([low, handler >> 32]);
-        };
+        set_gate(vector, handler, privilege_level);
     }
+}
+
+/// Has the handler of page faults begin with CLAC from now on, as those of kernels do that use SMAP.
+pub fn begin_page_faults_with_clac() {
+    set_gate(14, &raw const page_fault_clac as u64, 0);
+}
+
+fn set_gate(vector: u8, handler: u64, privilege_level: u64) {
+    // Intel SDM volume 3, figure 7-8: a 64-bit interrupt gate, present.
+    let low = handler & 0xffff
+        | u64::from(KERNEL_CODE) << 16
+        | 0x8e00 << 32
+        | privilege_level << 45
+        | (handler >> 16 & 0xffff) << 48;
+    // SAFETY: no other processor runs that could take this interrupt now; the table is memory of ours.
+    unsafe {
+        (&raw mut interrupt_descriptors[usize::from(vector)]).write_volatile([low, handler >> 32]);
+    };
 }
 
 /// How often `vector` was taken since the start.

@@ -17,6 +17,7 @@
 mod cpu;
 mod memory;
 mod profile;
+mod system_call;
 
 use bus::Effect;
 use completion::{Exception, Hint, Mnemonic, Outcome, complete};
@@ -86,6 +87,10 @@ impl Completer {
                     });
                 }
             };
+        // How many kernels' handlers begin.
+        if mnemonic == Mnemonic::Clac && exception.is_none() {
+            cpu.resume_system_call(&context.memory).map_err(failed)?;
+        }
         cpu.finish(exception, single_step, context.synchronised_registers)
             .map_err(failed)?;
         if context.synchronised_registers && !self.synchronised {

@@ -22,10 +22,10 @@ const EVENTS_VALID_SHADOW: u32 = 4;
 /// One vCPU between two KVM_RUN.
 #[derive(Debug)]
 pub struct KvmCpu<'a> {
-    vcpu: &'a mut VcpuFd,
+    pub(super) vcpu: &'a mut VcpuFd,
     profile: &'a Profile,
-    state: kvm_sync_regs,
-    system_modified: bool,
+    pub(super) state: kvm_sync_regs,
+    pub(super) system_modified: bool,
     /// XCR0, once the instruction asked for it.
     xcr0: Option<u64>,
 }
@@ -141,7 +141,7 @@ impl<'a> KvmCpu<'a> {
     }
 }
 
-fn refused(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> CpuError {
+pub(super) fn refused(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> CpuError {
     move |error| CpuError {
         what,
         source: io::Error::from_raw_os_error(error.errno()),

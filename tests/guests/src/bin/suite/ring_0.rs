@@ -1,10 +1,11 @@
 //! Instructions that KVMs without hardware do not emulate at ring 0, and those that no KVM emulates on a
 //! device's registers: whoever carries them out, they do what the manuals say.
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use runtime::interrupts::{Fault, count, resume_fault_at, take_fault};
+use runtime::entry::{KERNEL_CODE, USER_CODE, USER_DATA};
+use runtime::interrupts::{Fault, begin_page_faults_with_clac, count, resume_fault_at, take_fault};
 use runtime::privileged::{at_ring_0, cpuid};
 use runtime::report::Test;
 use runtime::time::{SECONDS, cycles, wait_until};
@@ -25,6 +26,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("ring0-unknown", unknown),
     ("ring3-device-vectors", device_vectors),
     ("ring3-unknown", unknown_at_ring_3),
+    ("ring3-system-call", system_call),
     ("ring0-exits", exits),
     ("completion-cost", cost),
     ("completion-loop", repeat),
@@ -276,6 +278,108 @@ fn vectors(machine: &Machine) {
     assert_eq!(at_ring_0(read_vector, device + MAGIC), MAGIC_VALUE);
     assert_eq!(at_ring_0(version, device), 1);
     assert_eq!(at_ring_0(read_wide_vector, UNCLAIMED), u64::MAX);
+}
+
+global_asm!(
+    r#"
+    .text
+    .global system_call_entry
+system_call_entry:              # CS and flags, to the program that called
+    pushfq
+    pop rax
+    shl rax, 16
+    mov ax, cs
+    mov rdx, rsp
+    lea rsp, [rsp - 256]
+    push {user_data}
+    push rdx
+    push r11
+    push {user_code}
+    push rcx
+    iretq
+"#,
+    user_data = const USER_DATA,
+    user_code = const USER_CODE,
+);
+
+unsafe extern "C" {
+    static system_call_entry: u8;
+}
+
+/// SYSCALL reaches a kernel's entry point at ring 0, in pages that are the kernel's alone; a jump does not.
+fn system_call(_: &Machine) {
+    /// Where memory is a second time, for ring 0 alone: the first entry of the upper half.
+    const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+    const EFER: u32 = 0xc000_0080;
+    const STAR: u32 = 0xc000_0081;
+    const LSTAR: u32 = 0xc000_0082;
+    const FMASK: u32 = 0xc000_0084;
+    const FLAG_DIRECTION: u64 = 1 << 10;
+    const PAGE_FAULT: u64 = 14;
+    const FETCH_BY_PROGRAM: u64 = 0b10100;
+    /// KVMs with separate tables for rings do not agree on whether such a page is present.
+    const PRESENT: u64 = 1;
+
+    extern "C" fn map(_: u64) -> u64 {
+        let table: u64;
+        // SAFETY: reads a register.
+        unsafe { asm!("mov {}, cr3", out(reg) table) };
+        let table = (table & !0xfff) as *mut u64;
+        // SAFETY: the entry is unused, and what it maps is there already; it takes the user bit away.
+        unsafe { table.add(256).write_volatile(table.read_volatile() & !4) };
+        0
+    }
+    if !has(7, 1, 20) {
+        return println!("no SMAP");
+    }
+    let entry = KERNEL_HALF + &raw const system_call_entry as u64;
+    at_ring_0(map, 0);
+    begin_page_faults_with_clac();
+    privileged::write_msr(EFER, privileged::read_msr(EFER) | 1);
+    privileged::write_msr(STAR, u64::from(KERNEL_CODE) << 32);
+    privileged::write_msr(LSTAR, entry);
+    privileged::write_msr(FMASK, FLAG_DIRECTION);
+
+    for _ in 0..3 {
+        let (seen, flags, address, after): (u64, u64, u64, u64);
+        // SAFETY: the entry point returns here with the stack as it is; the direction flag is taken back.
+        unsafe {
+            asm!(
+                "std",
+                "lea {after}, [rip + 2f]",
+                "syscall",
+                "2: cld",
+                after = out(reg) after,
+                out("rax") seen,
+                out("rcx") address,
+                out("rdx") _,
+                out("r11") flags,
+            );
+        }
+        assert_eq!(seen & 0xffff, u64::from(KERNEL_CODE), "CS");
+        assert_eq!(seen >> 16 & FLAG_DIRECTION, 0, "FMASK");
+        assert_eq!(flags & FLAG_DIRECTION, FLAG_DIRECTION, "R11");
+        assert_eq!(address, after, "RCX");
+    }
+
+    // SAFETY: the fault of the jump goes on at the label.
+    unsafe {
+        asm!(
+            "lea rdi, [rip + 2f]",
+            "call {resume}",
+            "xor ecx, ecx",
+            "jmp r12",
+            "2:",
+            resume = sym resume,
+            in("r12") entry,
+            clobber_abi("C"),
+        );
+    }
+    let fault = take_fault().expect("a fault of the jump");
+    assert_eq!(
+        (fault.vector, fault.error_code | PRESENT, fault.address),
+        (PAGE_FAULT, FETCH_BY_PROGRAM | PRESENT, entry)
+    );
 }
 
 /// The same device by the same instructions, from a program.
