@@ -241,7 +241,7 @@ fn tell_what_to_expect(report: &mut Report) {
     row(
         "tiny kernels",
         Level::Ok,
-        "take about 10 s to their init",
+        "take tens of seconds to their init",
         None,
     );
     row(
