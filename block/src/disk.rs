@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use crate::host::{self, DirectAlignment};
 use crate::lock::{self, LockOutcome};
@@ -117,6 +117,8 @@ pub(crate) struct Image {
     pub cache: CacheMode,
     /// The file system has no way to make a range of a file zero and keep its blocks.
     pub no_zero_range: AtomicBool,
+    /// The error number by which the host said that it lost what was written; 0 while it did not.
+    pub lost: AtomicI32,
     topology: Topology,
     can_discard: bool,
 }
@@ -178,6 +180,7 @@ impl Disk {
                 size_bytes: AtomicU64::new(size_bytes),
                 readonly: options.readonly,
                 no_zero_range: AtomicBool::new(false),
+                lost: AtomicI32::new(0),
                 is_device: kind.is_block_device(),
                 cache: options.cache,
                 topology: host::topology(&file, &metadata_now),
@@ -229,7 +232,8 @@ impl Disk {
                 qcow2.size_bytes()
             }
             None => {
-                if !image.is_device && size_bytes > before {
+                // Somebody may have made it larger already, and must not find it cut.
+                if !image.is_device && image.file.metadata()?.len() < size_bytes {
                     host::retry(|| image.file.set_len(size_bytes))?;
                 }
                 host::size_bytes(&image.file, &image.file.metadata()?)?

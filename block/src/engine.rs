@@ -200,6 +200,11 @@ impl Engine {
         self.completions.pop_front()
     }
 
+    /// Whether the host lost something that was written to the disk: all flushes fail from then on.
+    pub fn has_lost_writes(&self) -> bool {
+        self.image.lost_writes().is_some()
+    }
+
     /// Requests whose completion has not been taken.
     pub fn in_flight(&self) -> usize {
         self.in_flight.saturating_add(self.completions.len())
@@ -332,6 +337,11 @@ impl Engine {
 
     /// Does at once what can be done at once, and hands the rest over.
     fn start(&mut self, tag: u64, work: Work, buffers: &[IoBuffer]) {
+        if work.is_to_be_durable()
+            && let Some(error) = self.image.lost_writes()
+        {
+            return self.complete(tag, Err(IoError::Host(error)));
+        }
         let mut done_bytes = 0;
         match work {
             Work::Flush if !self.image.flushes() => return self.complete(tag, Ok(())),
@@ -469,6 +479,7 @@ impl Engine {
     fn finish(&mut self, job: Job, result: Result<(), IoError>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Err(IoError::Host(error)) = &result {
+            self.image.note_error(&job.work, error);
             self.log.write(&self.image.path, &job.work, error);
         }
         self.spare.push(job.rest);

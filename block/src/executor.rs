@@ -227,6 +227,31 @@ impl Image {
         // to the disk then to its file.
         !self.readonly && (self.cache != CacheMode::Unsafe || self.qcow2.is_some())
     }
+
+    /// Takes note of `error`, which `work` met, if it may mean that something is lost which was written
+    /// before. The host says so once, to whoever flushes first, and then forgets what it could not write
+    /// (Linux, Documentation/filesystems/vfs.rst, "Handling errors during writeback"): later flushes would
+    /// be told that all is well.
+    pub(crate) fn note_error(&self, work: &Work, error: &io::Error) {
+        let number = error.raw_os_error().unwrap_or(libc::EIO);
+        let may_lose = match work {
+            Work::Flush => true,
+            _ => work.is_to_be_durable() && number == libc::EIO,
+        };
+        // Without the page cache, and without tables of ours, there is nothing that could be forgotten.
+        let is_cached = self.direct.is_none() || self.qcow2.is_some();
+        if may_lose && is_cached {
+            self.lost.store(number, Ordering::Release);
+        }
+    }
+
+    /// What to answer to whoever wants to know that something is on the disk, once writes were lost.
+    pub(crate) fn lost_writes(&self) -> Option<io::Error> {
+        match self.lost.load(Ordering::Acquire) {
+            0 => None,
+            number => Some(io::Error::from_raw_os_error(number)),
+        }
+    }
 }
 
 /// Writes zeros, as to a disk that has nothing better.

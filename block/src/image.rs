@@ -252,15 +252,49 @@ pub fn convert(
         backing: None,
         ..target_options.clone()
     };
-    create(target, &options)?;
-    let copied = open(target, options.format, false).and_then(|to| copy(&from, &to, size_bytes));
+    if target.exists() {
+        return Err(ImageError::Exists {
+            path: target.to_owned(),
+        });
+    }
+    // Under its own name when it is complete: half a copy looks like a whole one.
+    let mut partial = target.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = Path::new(&partial);
+    create(partial, &options)?;
+    let copied = open(partial, options.format, false)
+        .and_then(|to| copy(&from, &to, size_bytes))
+        .and_then(|()| {
+            rename_to_new(partial, target).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => ImageError::Exists {
+                    path: target.to_owned(),
+                },
+                _ => host_error(target, "make it", error),
+            })
+        });
     match copied {
         Ok(()) => Ok(size_bytes),
         Err(error) => {
-            let _nothing_to_be_done = fs::remove_file(target);
+            let _nothing_to_be_done = fs::remove_file(partial);
             Err(error)
         }
     }
+}
+
+/// Gives the file at `from` the name `to`, which nobody has.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        from,
+        rustix::fs::CWD,
+        to,
+        rustix::fs::RenameFlags::NOREPLACE,
+    )?;
+    let folder = match to.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    File::open(folder)?.sync_all()
 }
 
 /// Makes the disk in the image at `path` larger.

@@ -169,10 +169,16 @@ impl ImplicitOpenGate<Storage> for Gate {
     }
 
     fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<Storage> {
+        // Backing files are read. What is to be written is an external data file, whose name an image that
+        // is not trusted chooses.
+        if options.get_writable() {
+            return Err(io::Error::other(
+                "it keeps its data in another file, which is not supported: convert it",
+            ));
+        }
         if let (Some(locks), Some(path)) = (&self.locks, options.get_filename()) {
-            let writable = options.get_writable();
-            let file = File::options().read(true).write(writable).open(path)?;
-            match lock::lock(&file, !writable) {
+            let file = File::open(path)?;
+            match lock::lock(&file, true) {
                 LockOutcome::Held => locks.borrow_mut().push(file),
                 LockOutcome::Taken => {
                     return Err(io::Error::other("another machine is writing to it"));

@@ -112,6 +112,16 @@ impl Job {
 }
 
 impl Work {
+    /// Whether its completion says that something is on the disk.
+    pub(crate) fn is_to_be_durable(&self) -> bool {
+        match *self {
+            Self::Flush => true,
+            Self::Transfer { direction, .. } => direction == Direction::Write { durable: true },
+            Self::WriteZeroes { durable, .. } => durable,
+            Self::Discard { .. } => false,
+        }
+    }
+
     /// What it is, and where, for a line of log.
     pub(crate) fn describe(&self) -> (&'static str, Option<u64>) {
         match *self {

@@ -598,6 +598,46 @@ fn writes_are_durable_and_flushes_happen_as_the_cache_mode_says() {
 }
 
 #[test]
+fn what_the_host_lost_is_said_of_every_flush() {
+    let error = io::Error::from_raw_os_error;
+    for kind in KINDS {
+        let mut fixture = fixture(kind, CacheMode::Writeback, false);
+        let mut other = fixture.disk.engine(kind, DEPTH).unwrap();
+        let image = Arc::clone(&fixture.engine.image);
+        let write = |engine: &mut Engine, durable| {
+            let mut bytes = vec![1; 512];
+            let buffers = [buffer(&mut bytes)];
+            let sector = 3;
+            let operation = Operation::Write {
+                sector,
+                buffers: &buffers,
+                durable,
+            };
+            run(engine, operation)
+        };
+        // A full disk loses nothing that was taken.
+        let direction = Direction::Write { durable: true };
+        let transfer = Work::Transfer {
+            direction,
+            offset: 0,
+        };
+        image.note_error(&transfer, &error(libc::ENOSPC));
+        run(&mut fixture.engine, Operation::Flush).unwrap();
+
+        image.note_error(&Work::Flush, &error(libc::EIO));
+        for engine in [&mut fixture.engine, &mut other] {
+            write(engine, false).unwrap();
+            for _ in 0..2 {
+                let lost = run(engine, Operation::Flush).unwrap_err();
+                assert!(lost.to_string().contains("os error 5"), "{lost}");
+            }
+            write(engine, true).unwrap_err();
+            assert!(engine.has_lost_writes());
+        }
+    }
+}
+
+#[test]
 fn memory_that_the_kernel_holds_is_transferred_like_any_other() {
     let mut fixture = fixture(EngineKind::IoUring, CacheMode::None, false);
     // Three pages with an aligned one in them.

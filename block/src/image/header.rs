@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use super::Qcow2Info;
 
 /// Bytes in which all that is looked at lies: header, extensions and the name of the backing file are in the
-/// first cluster, which has at most 2 MiB; no image in use has more than this of them.
-const HEAD_BYTES: usize = 64 << 10;
+/// first cluster, which has at most this.
+const HEAD_BYTES: usize = 2 << 20;
 /// Bytes of a version 2 header, and of the smallest of version 3.
 const VERSION_2_BYTES: u32 = 72;
 const VERSION_3_BYTES: u32 = 104;
@@ -84,7 +84,8 @@ impl Header {
         let (name_at, name_bytes) = (head.u64(8)?, head.u32(16)?);
         let backing = match name_at {
             0 => None,
-            _ => head.text(name_at, name_bytes.min(NAME_MAX_BYTES)),
+            // A name that cannot be shown must not look like none.
+            _ => Some(head.text(name_at, name_bytes.min(NAME_MAX_BYTES))?),
         };
         let (incompatible, compatible, length) = match version {
             2 => (0, 0, VERSION_2_BYTES),

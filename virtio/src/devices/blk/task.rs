@@ -397,10 +397,11 @@ impl Task {
                 (Ok(()), _) => Status::Ok,
                 (Err(IoError::Unsupported), _) => Status::Unsupported,
                 (Err(IoError::Host(_)), OnError::Ignore) => Status::Ok,
-                // A flush is not tried again: the host forgets what it could not write, and would say that
-                // all is well.
+                // A flush is not tried again, nor anything once writes are lost: the host forgets what it
+                // could not write, and would say that all is well.
                 (Err(IoError::Host(_)), OnError::Stop(listener))
-                    if !matches!(pending.step, Step::Flush { .. }) =>
+                    if !matches!(pending.step, Step::Flush { .. })
+                        && !self.engine.has_lost_writes() =>
                 {
                     self.held.push(pending.chain);
                     if !self.shared.stop_said.swap(true, Ordering::AcqRel) {
