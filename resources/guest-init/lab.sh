@@ -2,7 +2,7 @@
 # First process of the lab's Linux, in which KVM is a hardware one.
 #
 # /lab/command says what to run. Its output goes to the first virtio port; the second one carries a
-# line a second as a sign of life of each processor, and at the end the exit status. Where the host gives no such ports,
+# line a second as a sign of life, and at the end the exit status. Where the host gives no such ports,
 # the command runs on the console.
 
 export PATH=/bin HOME=/root TERM="${TERM:-linux}"
@@ -26,11 +26,9 @@ cd /root || exit
 if [ -c /dev/vport0p2 ]; then
     exec 3> /dev/vport0p2
     echo ready >&3
-    for folder in /sys/devices/system/cpu/cpu[0-9]*; do
-        number=${folder##*cpu}
-        taskset "$(printf %x $((1 << number)))" \
-            sh -c "while sleep 1; do echo alive $number; done" >&3 &
-    done
+    while sleep 1; do
+        echo alive
+    done >&3 &
     sh /lab/command > /dev/vport0p1 2>&1 3>&- < /dev/null
     echo "exit $?" >&3
 else

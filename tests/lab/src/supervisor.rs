@@ -1,11 +1,6 @@
 //! Runs a job in the lab and watches over it. A lab that fails (it does not reach its init, falls
 //! silent, or ends without a status) is told apart from a job that fails, and is started again.
 //!
-//! A single processor of L1 falls silent as well: QEMU's software CPU was seen (versions 7.2 and 11.1) to
-//! stand in HLT for ever with the global interrupt flag of SVM clear (AMD APM volume 2, 15.17), its local
-//! APIC full of interrupts and RFLAGS.IF set. L1's kernel sets that flag behind each VMRUN, and nothing in a
-//! guest or its monitor reaches it. So each processor gives signs of life of its own.
-//!
 //! Threads: one reads L1's output, one its life signs; the caller's waits for both.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -17,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Context, LabError, Result};
-use crate::l1::{CPUS, Connection, Job, Lab};
+use crate::l1::{Connection, Job, Lab};
 
 /// Starts of one job at the most.
 const ATTEMPTS: u32 = 3;
@@ -25,9 +20,6 @@ const ATTEMPTS: u32 = 3;
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// Between two signs of life, of which L1 gives one a second.
 const SILENCE_LIMIT: Duration = Duration::from_secs(45);
-/// Signs of the other processors without one of a processor that stands still. Well below what a test
-/// waits for anything.
-const FROZEN_SIGNS: u32 = 12;
 /// What a job may take. It is a test's failure to take longer.
 const JOB_LIMIT: Duration = Duration::from_secs(600);
 /// Exit status of a job that took longer, as `timeout` has it.
@@ -48,8 +40,7 @@ enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
     Ready,
-    /// Of the processor with this number.
-    Alive(usize),
+    Alive,
     Exit(i32),
     Closed,
 }
@@ -143,8 +134,6 @@ fn watch_with_limits(
 ) -> Outcome {
     let mut limit = start;
     let mut deadline = None;
-    // For each processor, the signs of others since its last.
-    let mut behind = [0_u32; CPUS];
     loop {
         match signs.recv_timeout(limit) {
             Ok(Sign::Exit(status)) => return Outcome::Status(status),
@@ -152,13 +141,7 @@ fn watch_with_limits(
                 limit = silence;
                 deadline = Some(Instant::now() + job);
             }
-            Ok(Sign::Alive(cpu)) => {
-                for (other, signs) in behind.iter_mut().enumerate() {
-                    *signs = if other == cpu { 0 } else { *signs + 1 };
-                    if *signs >= FROZEN_SIGNS {
-                        return Outcome::LabFailed(format!("its processor {other} stands still"));
-                    }
-                }
+            Ok(Sign::Alive) => {
                 if deadline.is_some_and(|deadline| Instant::now() > deadline) {
                     return Outcome::Status(STATUS_TIMEOUT);
                 }
@@ -189,11 +172,8 @@ fn read_signs(control: UnixStream, signs: &Sender<Sign>) {
 fn parse_sign(line: &str) -> Option<Sign> {
     match line.trim() {
         "ready" => Some(Sign::Ready),
-        line => match line.split_once(' ')? {
-            ("alive", cpu) => cpu.parse().ok().map(Sign::Alive),
-            ("exit", status) => status.parse().ok().map(Sign::Exit),
-            _ => None,
-        },
+        "alive" => Some(Sign::Alive),
+        line => line.strip_prefix("exit ")?.parse().ok().map(Sign::Exit),
     }
 }
 

@@ -19,7 +19,7 @@ fn outcome(signs: &[Sign], job: Duration) -> Outcome {
 
 #[test]
 fn a_job_has_its_own_status() {
-    let signs = [Sign::Ready, Sign::Alive(0), Sign::Exit(101)];
+    let signs = [Sign::Ready, Sign::Alive, Sign::Exit(101)];
     assert_eq!(outcome(&signs, LONG), Outcome::Status(101));
 }
 
@@ -30,35 +30,20 @@ fn a_lab_that_does_not_start_or_falls_silent_failed() {
         Outcome::Status(status) => panic!("status {status}"),
     };
     assert!(reason(&[]).contains("not at its init"));
-    assert!(reason(&[Sign::Ready, Sign::Alive(0)]).contains("silent"));
+    assert!(reason(&[Sign::Ready, Sign::Alive]).contains("silent"));
     assert!(reason(&[Sign::Ready, Sign::Closed]).contains("without a status"));
 }
 
 #[test]
-fn a_processor_that_stands_still_is_the_labs_failure() {
-    let mut signs = vec![Sign::Ready, Sign::Alive(0), Sign::Alive(1)];
-    signs.extend([Sign::Alive(1); 5]);
-    signs.push(Sign::Alive(0));
-    signs.extend([Sign::Alive(1); 11]);
-    signs.push(Sign::Exit(0));
-    assert_eq!(outcome(&signs, LONG), Outcome::Status(0));
-    signs.pop();
-    signs.push(Sign::Alive(1));
-    let frozen = "its processor 0 stands still".to_owned();
-    assert_eq!(outcome(&signs, LONG), Outcome::LabFailed(frozen));
-}
-
-#[test]
 fn a_job_that_takes_too_long_fails() {
-    let signs = [Sign::Ready, Sign::Alive(0)];
+    let signs = [Sign::Ready, Sign::Alive];
     assert_eq!(outcome(&signs, Duration::ZERO), Outcome::Status(124));
 }
 
 #[test]
 fn lines_of_the_control_port() {
     assert_eq!(parse_sign("ready\r"), Some(Sign::Ready));
-    assert_eq!(parse_sign("alive 1"), Some(Sign::Alive(1)));
-    assert_eq!(parse_sign("alive"), None);
+    assert_eq!(parse_sign("alive"), Some(Sign::Alive));
     assert_eq!(parse_sign("exit 3"), Some(Sign::Exit(3)));
     assert_eq!(parse_sign("exit"), None);
     assert_eq!(parse_sign("exited"), None);
