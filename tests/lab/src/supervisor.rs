@@ -21,7 +21,7 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 /// Between two signs of life, of which L1 gives one a second.
 const SILENCE_LIMIT: Duration = Duration::from_secs(45);
 /// What a job may take. It is a test's failure to take longer.
-const JOB_LIMIT: Duration = Duration::from_secs(600);
+const JOB_LIMIT: Duration = Duration::from_secs(900);
 /// Exit status of a job that took longer, as `timeout` has it.
 const STATUS_TIMEOUT: i32 = 124;
 /// Bytes of L1's kernel messages that are shown when the lab fails.
