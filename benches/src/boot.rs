@@ -82,6 +82,7 @@ impl Runner {
                 let job = Job {
                     programs: vec![(programs.until_line.clone(), UNTIL_LINE.to_owned())],
                     script: format!("exec {}\n", quoted.join(" ")),
+                    processors: 1,
                 };
                 let mut output = Vec::new();
                 run_in_lab(lab, &job, &mut output)?;

@@ -95,10 +95,11 @@ fn in_terminal(cache: &Cache, script: &str) -> Result<ExitCode> {
     let job = Job {
         programs: Vec::new(),
         script: script.to_owned(),
+        processors: 1,
     };
     lab.write_initramfs(&job, &initramfs)?;
     let status = lab
-        .command(&initramfs, Connection::Terminal)
+        .command(job.processors, &initramfs, Connection::Terminal)
         .status()
         .context(|| "starting QEMU".to_owned())?;
     Ok(if status.success() {

@@ -34,11 +34,6 @@ const DRIVERS: &[&str] = &[
 ];
 
 const MEMORY: &str = "3072";
-/// L1 has one processor, which guests with several vCPUs share. QEMU runs several on threads of their own, and
-/// one of them was seen (versions 7.2 and 11.1) to stand in HLT for ever, its local APIC full of interrupts,
-/// RFLAGS.IF set, and the global interrupt flag of SVM clear (AMD APM volume 2, 15.17), which L1's kernel sets
-/// behind each VMRUN. What ran there, the machine or its test, stood still with it.
-const CPUS: &str = "1";
 
 // Where the files of a case are in L1.
 const VMLINUZ: &str = "/lab/vmlinuz";
@@ -54,6 +49,11 @@ pub struct Job {
     pub programs: Vec<(PathBuf, String)>,
     /// A shell script.
     pub script: String,
+    /// Processors of L1. One, for what can do with it: QEMU runs several on threads of their own, and one of them
+    /// was seen (versions 7.2 and 11.1) to stand in HLT for ever, its local APIC full of interrupts, RFLAGS.IF
+    /// set, and the global interrupt flag of SVM clear (AMD APM volume 2, 15.17), which L1's kernel sets behind
+    /// each VMRUN. What ran there, the machine or its test, stood still with it.
+    pub processors: u8,
 }
 
 /// How the job is connected to the host.
@@ -155,13 +155,13 @@ impl Lab {
         Ok(())
     }
 
-    /// The command that runs an L1 with the initramfs at `initramfs`. It ends when L1 does; the kernel
+    /// The command that runs an L1 of `processors` with the initramfs at `initramfs`. It ends when L1 does; the kernel
     /// ends it on a panic and when a CPU locks up.
-    pub fn command(&self, initramfs: &Path, connection: Connection<'_>) -> Command {
+    pub fn command(&self, processors: u8, initramfs: &Path, connection: Connection<'_>) -> Command {
         let mut command = self.qemu.command();
         command
             .args(["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"])
-            .args(["-m", MEMORY, "-smp", CPUS])
+            .args(["-m", MEMORY, "-smp", &processors.to_string()])
             .args(["-nodefaults", "-display", "none"])
             .args(["-no-reboot", "-nic", "none"])
             .arg("-kernel")

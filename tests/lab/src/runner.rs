@@ -154,7 +154,14 @@ fn job(program: &Path, arguments: &[String]) -> Job {
     Job {
         programs: vec![(PathBuf::from(program), PROGRAM.to_owned())],
         script,
+        processors: processors(arguments),
     }
+}
+
+/// A transfer between a guest of two vCPUs, its machine and its test takes minutes on one processor.
+fn processors(arguments: &[String]) -> u8 {
+    let transfers = arguments.iter().any(|name| name.starts_with("net::"));
+    if transfers { 2 } else { 1 }
 }
 
 fn exit_code(status: i32) -> ExitCode {

@@ -80,6 +80,7 @@ fn attempt_once(lab: &Lab, job: &Job, output: &mut (dyn Write + Send)) -> Result
     let output_listener = listen(&path("output"))?;
     let control_listener = listen(&path("control"))?;
     let mut command = lab.command(
+        job.processors,
         &initramfs,
         Connection::Sockets {
             output: &path("output"),
