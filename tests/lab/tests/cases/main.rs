@@ -10,6 +10,7 @@ mod pci;
 mod setup;
 mod systemd;
 mod tap;
+mod transfer;
 
 /// The lab itself, or the host: without a KVM no other case can pass.
 #[test]

@@ -8,3 +8,5 @@ mod net;
 mod setup;
 #[path = "../cases/tap.rs"]
 mod tap;
+#[path = "../cases/transfer.rs"]
+mod transfer;

@@ -1,15 +1,12 @@
 //! A network interface over TAP: ping in both directions, and a transfer whose checksum is compared.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::process::Command;
-use std::thread;
 
 use cuddy_lab::{Cache, busybox};
-use sha2::{Digest, Sha256};
 
-use crate::setup::{self, COMMAND_LIMIT, TRANSFER_LIMIT};
+use crate::setup::{self, COMMAND_LIMIT};
 use crate::tap::Tap;
+use crate::transfer;
 
 const BYTES: usize = 2 << 20;
 const HOST: &str = "10.79.0.1";
@@ -20,27 +17,6 @@ fn own_network() {
     // SAFETY: unshare takes no pointers; it concerns this thread alone.
     let status = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     assert_eq!(status, 0, "{}", std::io::Error::last_os_error());
-}
-
-/// Bytes without a pattern that a lost or repeated segment could hide in.
-fn content() -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(BYTES);
-    while bytes.len() < BYTES {
-        // Xorshift (Marsaglia).
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes
-}
-
-fn sum(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 #[test]
@@ -61,32 +37,6 @@ fn pings_and_transfers_both_ways() {
         .unwrap();
     assert!(ping.status.success(), "{ping:?}");
 
-    let content = content();
-    let expected = sum(&content);
-    // To the guest.
-    let listener = TcpListener::bind((HOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let sender = thread::spawn(move || listener.accept().unwrap().0.write_all(&content));
-    let receive = format!(
-        "nc {HOST} {port} < /dev/null > /tmp/content && sha256sum < /tmp/content | cut -d' ' -f1"
-    );
-    let received = machine.run(&receive, TRANSFER_LIMIT).unwrap();
-    sender.join().unwrap().unwrap();
-    assert_eq!(received, expected);
-
-    // And back.
-    let listener = TcpListener::bind((HOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let receiver = thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.read_to_end(&mut bytes).map(|_| bytes)
-    });
-    machine
-        .run(&format!("nc {HOST} {port} < /tmp/content"), TRANSFER_LIMIT)
-        .unwrap();
-    let received = receiver.join().unwrap().unwrap();
-    assert_eq!(received.len(), BYTES);
-    assert_eq!(sum(&received), expected);
+    transfer::both_ways(&mut machine, HOST, BYTES);
     setup::power_off(machine);
 }
