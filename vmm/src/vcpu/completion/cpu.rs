@@ -26,8 +26,6 @@ pub struct KvmCpu<'a> {
     profile: &'a Profile,
     pub(super) state: kvm_sync_regs,
     pub(super) system_modified: bool,
-    /// XCR0, once the instruction asked for it.
-    xcr0: Option<u64>,
 }
 
 impl<'a> KvmCpu<'a> {
@@ -57,7 +55,6 @@ impl<'a> KvmCpu<'a> {
             profile,
             state,
             system_modified: false,
-            xcr0: None,
         })
     }
 
@@ -238,13 +235,9 @@ impl Cpu for KvmCpu<'_> {
 
     fn xcr0(&mut self) -> Result<u64, CpuError> {
         const WHAT: &str = "read XCR0";
-        if let Some(value) = self.xcr0 {
-            return Ok(value);
-        }
         let xcrs = self.vcpu.get_xcrs().map_err(refused(WHAT))?;
         let found = xcrs.xcrs.iter().find(|xcr| xcr.xcr == 0);
-        let value = found.ok_or_else(|| incomplete(WHAT))?.value;
-        Ok(*self.xcr0.insert(value))
+        Ok(found.ok_or_else(|| incomplete(WHAT))?.value)
     }
 
     fn set_xcr0(&mut self, value: u64) -> Result<(), CpuError> {
@@ -252,9 +245,7 @@ impl Cpu for KvmCpu<'_> {
         for xcr in xcrs.xcrs.iter_mut().filter(|xcr| xcr.xcr == 0) {
             xcr.value = value;
         }
-        self.vcpu.set_xcrs(&xcrs).map_err(refused("set XCR0"))?;
-        self.xcr0 = Some(value);
-        Ok(())
+        self.vcpu.set_xcrs(&xcrs).map_err(refused("set XCR0"))
     }
 
     fn msr(&mut self, index: u32) -> Result<u64, CpuError> {
