@@ -2,7 +2,7 @@
 
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 
-use crate::cpu::{Registers, SegmentName, SystemRegisters};
+use crate::cpu::{Cpu, CpuError, Registers, SegmentName, SystemRegisters};
 use crate::exception::{Exception, Step, Stop};
 use crate::memory::{self, GuestMemory};
 use crate::paging::{Access, PAGE_BYTES, Paging};
@@ -62,6 +62,42 @@ pub fn fetch(
     }
     // More than 15 bytes.
     Err(Exception::general_protection().into())
+}
+
+/// Reads the `code` at a linear address as a program (ring 3) would fetch it, whatever the vCPU does now;
+/// false when a program could not, or when it is not in RAM.
+///
+/// # Errors
+///
+/// [`CpuError`] when the vCPU's state cannot be read.
+pub fn fetch_as_program(
+    cpu: &mut dyn Cpu,
+    memory: &mut dyn GuestMemory,
+    address: u64,
+    code: &mut [u8],
+) -> Result<bool, CpuError> {
+    let paging = Paging {
+        system: cpu.system_registers()?,
+        rflags: 0,
+        user: true,
+        // They are for data.
+        pkru: 0,
+        pkrs: 0,
+        physical_bits: cpu.physical_address_bits().into(),
+    };
+    // Byte by byte: they may be in two pages.
+    let mut address = address;
+    for byte in code {
+        let Ok(physical) = paging.translate(memory, address, Access::Fetch, false) else {
+            return Ok(false);
+        };
+        if memory.ram(physical, 1).is_none() {
+            return Ok(false);
+        }
+        memory::read(memory, physical, std::slice::from_mut(byte));
+        address = address.wrapping_add(1);
+    }
+    Ok(true)
 }
 
 /// Decodes `bytes`; none when there are too few.

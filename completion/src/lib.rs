@@ -14,6 +14,7 @@
 //! - [`Cpu`], [`Registers`], [`SystemRegisters`], [`XsaveLayout`]: the processor's state
 //! - [`Feature`]: what the guest's CPUID can say and where
 //! - [`Outcome`], [`Exception`]: what became of the instruction
+//! - [`fetch_as_program`]: the code of a program that a kernel has been entered from
 #![deny(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -46,6 +47,7 @@ pub use cpu::{Cpu, CpuError, Registers, Segment, SegmentName, SystemRegisters, m
 pub use exception::{Exception, vector};
 pub use execution::complete;
 pub use feature::{CpuidLocation, CpuidRegister, Feature};
+pub use fetch::fetch_as_program;
 pub use iced_x86::Mnemonic;
 pub use memory::GuestMemory;
 pub use outcome::{Completed, Hint, Outcome, UnknownInstruction};

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::Ram;
+use crate::fetch::fetch_as_program;
+use crate::testing::{Ram, TestCpu};
 
 const ROOT: u64 = 0x1_0000;
 const P: u64 = entry::PRESENT;
@@ -412,5 +413,38 @@ fn supervisor_pages_have_keys_of_their_own() {
                 assert_eq!(exception.error_code, Some(code));
             }
         }
+    }
+}
+
+/// What a program fetches is read from ring 0 although SMAP keeps its page from ring 0, across pages as well.
+#[test]
+fn code_is_fetched_as_by_the_program() {
+    const PAGES: u64 = 0x8000;
+    let mut ram = Ram::new();
+    let first = LINEAR & !0xfff;
+    build(&ram, 4, first, 1, P | W | U, PAGES | P | U);
+    ram.put(
+        place(4, 1, first) + 8,
+        &((PAGES + 0x1000) | P | U).to_le_bytes(),
+    );
+    ram.put(PAGES + 0xfff, &[0x0f, 0x05]);
+    let mut cpu = TestCpu::new();
+    cpu.system = SystemRegisters {
+        cr4: bits::CR4_PAE | bits::CR4_SMAP,
+        ..long(4).system
+    };
+    let mut code = [0; 2];
+    let read = fetch_as_program(&mut cpu, &mut ram, first + 0xfff, &mut code);
+    assert!(read.unwrap());
+    assert_eq!(code, [0x0f, 0x05]);
+
+    // A page of the kernel's, and none at all.
+    ram.put(
+        place(4, 1, first) + 8,
+        &((PAGES + 0x1000) | P).to_le_bytes(),
+    );
+    for address in [first + 0xfff, first + 0x2000] {
+        let read = fetch_as_program(&mut cpu, &mut ram, address, &mut code);
+        assert!(!read.unwrap(), "{address:#x}");
     }
 }

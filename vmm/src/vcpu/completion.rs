@@ -89,7 +89,7 @@ impl Completer {
             };
         // How many kernels' handlers begin.
         if mnemonic == Mnemonic::Clac && exception.is_none() {
-            cpu.resume_system_call(&context.memory).map_err(failed)?;
+            cpu.resume_system_call(&mut memory).map_err(failed)?;
         }
         cpu.finish(exception, single_step, context.synchronised_registers)
             .map_err(failed)?;

@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 
 use bus::{Effect, MmioBus};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// The memory that a vCPU sees.
 #[derive(Debug)]
@@ -21,6 +21,11 @@ impl<'a> KvmMemory<'a> {
             mmio,
             effect: Effect::None,
         }
+    }
+
+    /// What is in RAM at a guest-physical address.
+    pub fn read_obj<T: ByteValued>(&self, address: u64) -> Option<T> {
+        self.memory.read_obj(GuestAddress(address)).ok()
     }
 
     /// What the writes to devices ask for.

@@ -10,12 +10,11 @@
 //! A program that jumps to the entry point gets its page fault: RCX has to follow a SYSCALL in memory. One
 //! that has it follow one has made a system call, as far as its kernel can tell.
 
-use completion::CpuError;
+use completion::{CpuError, fetch_as_program};
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_segment};
-use vm_memory::{Bytes, GuestAddress};
 
 use super::cpu::{KvmCpu, refused};
-use crate::memory::GuestMemory;
+use super::memory::KvmMemory;
 
 const MSR_STAR: u32 = 0xc000_0081;
 const MSR_LSTAR: u32 = 0xc000_0082;
@@ -25,6 +24,7 @@ const FETCH_BY_PROGRAM: u64 = 1 << 4 | 1 << 2;
 const PRESENT: u64 = 1;
 /// The bytes of SYSCALL.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
+const SYSCALL_BYTES: u64 = 2;
 /// RFLAGS.RF, which a fault sets in what it pushes.
 const FLAG_RF: u64 = 1 << 16;
 
@@ -38,23 +38,21 @@ impl KvmCpu<'_> {
     /// # Errors
     ///
     /// When KVM fails the vCPU.
-    pub fn resume_system_call(&mut self, memory: &GuestMemory) -> Result<(), CpuError> {
+    pub fn resume_system_call(&mut self, memory: &mut KvmMemory<'_>) -> Result<(), CpuError> {
         let system = &self.state.sregs;
         let entry = system.cr2;
         // The entry point of a 64-bit kernel is in the upper half: cheap, and true of few other faults.
         if entry.cast_signed() >= 0 || system.cs.dpl != 0 || system.cs.l == 0 {
             return Ok(());
         }
-        let Some([error_code, rip, cs, rflags, rsp, _]) =
-            self.read::<Frame>(memory, self.state.regs.rsp)
-        else {
+        let Some([error_code, rip, cs, rflags, rsp, _]) = self.frame(memory) else {
             return Ok(());
         };
         if error_code & !PRESENT != FETCH_BY_PROGRAM || rip != entry || cs & 3 != 3 {
             return Ok(());
         }
         let [star, lstar, mask] = self.system_call_registers()?;
-        if lstar != entry || !self.follows_system_call(memory) {
+        if lstar != entry || !self.follows_system_call(memory)? {
             return Ok(());
         }
         let selector = u16::try_from(star >> 32 & 0xfffc).unwrap_or(0);
@@ -81,13 +79,12 @@ impl KvmCpu<'_> {
         Ok(())
     }
 
-    /// Whether the instruction before RCX is SYSCALL, which leaves its end there.
-    fn follows_system_call(&self, memory: &GuestMemory) -> bool {
-        let end = self.state.regs.rcx;
-        // Byte by byte: they may be in two pages.
-        SYSCALL.iter().zip([2, 1]).all(|(byte, distance)| {
-            self.read::<u8>(memory, end.wrapping_sub(distance)) == Some(*byte)
-        })
+    /// Whether the instruction before RCX is SYSCALL, which leaves its end there. KVM_TRANSLATE would not
+    /// tell: it reads like the kernel, which SMAP keeps from the pages of programs.
+    fn follows_system_call(&mut self, memory: &mut KvmMemory<'_>) -> Result<bool, CpuError> {
+        let mut code = [0; SYSCALL.len()];
+        let start = self.state.regs.rcx.wrapping_sub(SYSCALL_BYTES);
+        Ok(fetch_as_program(self, memory, start, &mut code)? && code == SYSCALL)
     }
 
     /// STAR, LSTAR and FMASK.
@@ -108,19 +105,18 @@ impl KvmCpu<'_> {
         Ok(values)
     }
 
-    /// What is in RAM at a linear address, if it is in one page.
-    fn read<T: vm_memory::ByteValued>(&self, memory: &GuestMemory, address: u64) -> Option<T> {
+    /// What a fault has pushed, if it is in one page of RAM.
+    fn frame(&self, memory: &KvmMemory<'_>) -> Option<Frame> {
         const PAGE_BYTES: u64 = 4096;
-        let length = u64::try_from(size_of::<T>()).unwrap_or(PAGE_BYTES);
-        if address % PAGE_BYTES > PAGE_BYTES - length {
+        const FRAME_BYTES: u64 = 48;
+        let top = self.state.regs.rsp;
+        if top % PAGE_BYTES > PAGE_BYTES - FRAME_BYTES {
             return None;
         }
-        let translation = self.vcpu.translate_gva(address).ok()?;
+        let translation = self.vcpu.translate_gva(top).ok()?;
         if translation.valid == 0 {
             return None;
         }
-        memory
-            .read_obj(GuestAddress(translation.physical_address))
-            .ok()
+        memory.read_obj(translation.physical_address)
     }
 }
