@@ -36,6 +36,7 @@ mod program_files;
 mod qemu;
 mod root_disk;
 pub mod runner;
+mod schedule;
 mod supervisor;
 mod tiny_guest;
 

@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::Instant;
 
 use crate::assets::Assets;
@@ -14,6 +15,7 @@ use crate::error::{Context, Result};
 use crate::host::Place;
 use crate::l1::{Job, Lab, quote};
 use crate::process::output_of;
+use crate::schedule::schedule;
 use crate::supervisor;
 
 /// Where the test program is in L1.
@@ -61,35 +63,23 @@ fn run_on_host(program: &Path, arguments: &[String], assets: Option<&Assets>) ->
     Ok(exit_code(status.code().unwrap_or(1)))
 }
 
-/// Runs the tests that `arguments` choose one after the other, a line each.
+/// Runs the tests that `arguments` choose, a line each: side by side, as far as the host has processors for
+/// their labs.
 fn run_each(lab: &Lab, program: &Path, arguments: &[String]) -> Result<ExitCode> {
     let tests = tests_of(program, arguments)?;
-    let shows_output = arguments.iter().any(|argument| argument == "--nocapture");
     println!("running {} tests, each in a lab of its own", tests.len());
-    let mut failed = Vec::new();
-    for name in &tests {
-        print!("test {name} ... ");
-        flush()?;
-        let started = Instant::now();
-        let arguments =
-            [name.as_str(), "--exact", "--include-ignored", "--nocapture"].map(str::to_owned);
-        let mut output = Vec::new();
-        let job = job(program, &arguments);
-        let status = if shows_output {
-            println!();
-            supervisor::run(lab, &job, &mut io::stdout())?
-        } else {
-            supervisor::run(lab, &job, &mut output)?
-        };
-        let verdict = if status == 0 { "ok" } else { "FAILED" };
-        println!("{verdict} ({:.1} s)", started.elapsed().as_secs_f32());
-        if status != 0 {
-            failed.push(name);
-            println!("{}", String::from_utf8_lossy(&output));
-        } else {
-            report_restarts(&output);
-        }
-    }
+    let run = Run {
+        lab,
+        program,
+        shows_output: arguments.iter().any(|argument| argument == "--nocapture"),
+    };
+    let processors = match run.shows_output {
+        // Lines of two tests cannot be told apart.
+        true => 1,
+        false => thread::available_parallelism().map_or(1, usize::from),
+    };
+    let needs = |name: &str| usize::from(processors_of(name));
+    let failed = schedule(&tests, processors, needs, |name| run.test(name))?;
     println!(
         "{} passed, {} failed",
         tests.len() - failed.len(),
@@ -105,13 +95,49 @@ fn run_each(lab: &Lab, program: &Path, arguments: &[String]) -> Result<ExitCode>
     })
 }
 
-/// A lab that had to be started again is said, even when the test passed.
-fn report_restarts(output: &[u8]) {
-    for line in String::from_utf8_lossy(output).lines() {
-        if line.starts_with("cuddy-lab: ") {
-            println!("  {line}");
+/// What the tests of a run share.
+#[derive(Debug)]
+struct Run<'a> {
+    lab: &'a Lab,
+    program: &'a Path,
+    shows_output: bool,
+}
+
+impl Run<'_> {
+    /// Runs the test `name`, tells how it went, and says whether it passed.
+    fn test(&self, name: &str) -> Result<bool> {
+        let started = Instant::now();
+        let arguments = [name, "--exact", "--include-ignored", "--nocapture"].map(str::to_owned);
+        let job = job(self.program, &arguments);
+        let mut output = Vec::new();
+        let status = if self.shows_output {
+            supervisor::run(self.lab, &job, &mut io::stdout())?
+        } else {
+            supervisor::run(self.lab, &job, &mut output)?
+        };
+        let verdict = if status == 0 { "ok" } else { "FAILED" };
+        let mut line = format!(
+            "test {name} ... {verdict} ({:.1} s)\n",
+            started.elapsed().as_secs_f32()
+        );
+        match status {
+            0 => line.push_str(&restarts(&output)),
+            _ => line.push_str(&String::from_utf8_lossy(&output)),
         }
+        // At once, for another test may end at the same moment.
+        print!("{line}");
+        flush()?;
+        Ok(status == 0)
     }
+}
+
+/// A lab that had to be started again is said, even when the test passed.
+fn restarts(output: &[u8]) -> String {
+    String::from_utf8_lossy(output)
+        .lines()
+        .filter(|line| line.starts_with("cuddy-lab: "))
+        .map(|line| format!("  {line}\n"))
+        .collect()
 }
 
 fn tests_of(program: &Path, arguments: &[String]) -> Result<Vec<String>> {
@@ -154,14 +180,14 @@ fn job(program: &Path, arguments: &[String]) -> Job {
     Job {
         programs: vec![(PathBuf::from(program), PROGRAM.to_owned())],
         script,
-        processors: processors(arguments),
+        processors: arguments.first().map_or(1, |name| processors_of(name)),
     }
 }
 
-/// A transfer between a guest of two vCPUs, its machine and its test takes minutes on one processor.
-fn processors(arguments: &[String]) -> u8 {
-    let transfers = arguments.iter().any(|name| name.starts_with("net::"));
-    if transfers { 2 } else { 1 }
+/// How many processors the lab of a test has. A transfer between a guest of two vCPUs, its machine and its
+/// test takes minutes on one.
+fn processors_of(name: &str) -> u8 {
+    if name.starts_with("net::") { 2 } else { 1 }
 }
 
 fn exit_code(status: i32) -> ExitCode {
