@@ -57,6 +57,8 @@ pub mod bits {
     pub const ZF: u64 = 1 << 6;
     pub const SF: u64 = 1 << 7;
     pub const TF: u64 = 1 << 8;
+    pub const IF: u64 = 1 << 9;
+    pub const DF: u64 = 1 << 10;
     pub const OF: u64 = 1 << 11;
     pub const IOPL: u64 = 3 << 12;
     pub const RF: u64 = 1 << 16;

@@ -11,6 +11,7 @@ use crate::instructions;
 use crate::memory::GuestMemory;
 use crate::outcome::{Completed, Hint, Outcome, UnknownInstruction};
 use crate::paging::Paging;
+use crate::translations::Translations;
 use crate::word::{at, length, low_32};
 use crate::xsave_layout::component;
 
@@ -29,6 +30,10 @@ pub struct Execution<'a> {
     pub area: Option<Vec<u8>>,
     pub area_modified: bool,
     pub bases_modified: bool,
+    /// Where a branch goes; behind the instruction if there is none.
+    pub branch: Option<u64>,
+    /// The translations of a run of many instructions, which has RAM alone.
+    pub translations: Option<&'a Translations<'a>>,
 }
 
 /// Carries out the instruction at the vCPU's instruction pointer, of which `bytes` are the first bytes as
@@ -95,6 +100,8 @@ pub fn complete(
         area,
         area_modified: false,
         bases_modified: false,
+        branch: None,
+        translations: None,
     };
     let result = execution
         .check()
@@ -115,12 +122,17 @@ fn pkru(cpu: &dyn Cpu, area: &[u8]) -> u32 {
 impl Execution<'_> {
     /// Whether the instruction exists for this guest.
     fn check(&self) -> Step {
-        if self.instruction.is_invalid() {
+        self.check_instruction(&self.instruction)
+    }
+
+    /// Whether `instruction` exists for this guest.
+    pub fn check_instruction(&self, instruction: &Instruction) -> Step {
+        if instruction.is_invalid() {
             return Err(Exception::invalid_opcode().into());
         }
         // Without their features these are older instructions, which a prefix does not change.
         let never_missing = matches!(
-            self.instruction.mnemonic(),
+            instruction.mnemonic(),
             Mnemonic::Tzcnt
                 | Mnemonic::Lzcnt
                 | Mnemonic::Prefetcht0
@@ -134,8 +146,7 @@ impl Execution<'_> {
         );
         let missing = |feature: Feature| !self.cpu.has(feature);
         let is_missing = !never_missing
-            && self
-                .instruction
+            && instruction
                 .cpuid_features()
                 .iter()
                 .filter_map(|feature| Feature::from_decoder(*feature))
@@ -191,16 +202,7 @@ impl Execution<'_> {
 
     /// Moves the instruction pointer on and gives the vCPU its new state.
     fn retire(&mut self) -> Result<(), CpuError> {
-        let next = self
-            .registers
-            .rip
-            .wrapping_add(length(self.instruction.len()));
-        self.registers.rip = match self.system.code_bits() {
-            64 => next,
-            32 => next & 0xffff_ffff,
-            _ => next & 0xffff,
-        };
-        self.registers.rflags &= !bits::RF;
+        self.advance();
         if self.area_modified
             && let Some(area) = &self.area
         {
@@ -211,6 +213,23 @@ impl Execution<'_> {
             self.cpu.set_segment_bases(fs.base, gs.base)?;
         }
         self.cpu.set_registers(&self.registers)
+    }
+
+    /// Moves the instruction pointer on.
+    pub fn advance(&mut self) {
+        let next = match self.branch.take() {
+            Some(target) => target,
+            None => self
+                .registers
+                .rip
+                .wrapping_add(length(self.instruction.len())),
+        };
+        self.registers.rip = match self.system.code_bits() {
+            64 => next,
+            32 => next & 0xffff_ffff,
+            _ => next & 0xffff,
+        };
+        self.registers.rflags &= !bits::RF;
     }
 
     /// XCR0, which the vCPU is asked for once.

@@ -17,12 +17,14 @@
 //! - [`mmx`]: MMX registers
 //! - [`vector_integer`], [`vector_table`], [`lane`]: arithmetic on whole numbers in vectors
 //! - [`cipher`], [`secure_hash`]: AES-NI, PCLMULQDQ, SHA
+//! - [`control_flow`], [`strings`]: branches, the stack and string instructions, in runs of instructions
 //! - [`vector_permute`]: across lanes, extensions, single elements
 
 mod arithmetic;
 mod bit_manipulation;
 mod bits;
 mod cipher;
+mod control_flow;
 mod data_move;
 mod descriptor;
 mod exchange;
@@ -33,6 +35,7 @@ mod lane;
 mod mmx;
 mod opmask;
 mod secure_hash;
+mod strings;
 mod supervisor_state;
 mod system;
 mod vector_integer;
@@ -44,7 +47,9 @@ mod vector_table;
 mod x87;
 mod xsave;
 
-use iced_x86::Mnemonic as M;
+use iced_x86::{ConditionCode, Instruction, Mnemonic as M};
+
+use crate::cpu::bits as flag_bits;
 
 use crate::exception::{Step, Stop};
 use crate::execution::Execution;
@@ -111,6 +116,128 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
         _ if opmask::execute(x)? => Ok(()),
         _ => Err(Stop::Unknown),
     }
+}
+
+/// Carries an instruction out, if it is one of its own.
+pub type Handler = fn(&mut Execution<'_>) -> Step<bool>;
+
+/// What carries `instruction` out in a run of instructions; none when it is not for a run.
+pub fn handler(instruction: &Instruction) -> Option<Handler> {
+    Some(match instruction.mnemonic() {
+        M::Jmp
+        | M::Call
+        | M::Ret
+        | M::Push
+        | M::Pop
+        | M::Pushfq
+        | M::Popfq
+        | M::Leave
+        | M::Jrcxz => control_flow::execute,
+        _ if instruction.is_jcc_short_or_near() => control_flow::execute,
+        M::Add
+        | M::Adc
+        | M::Sub
+        | M::Sbb
+        | M::Cmp
+        | M::And
+        | M::Test
+        | M::Or
+        | M::Xor
+        | M::Inc
+        | M::Dec
+        | M::Neg
+        | M::Not
+        | M::Xadd
+        | M::Cmpxchg
+        | M::Imul
+        | M::Mul
+        | M::Div
+        | M::Idiv => integer::execute,
+        M::Bt
+        | M::Bts
+        | M::Btr
+        | M::Btc
+        | M::Bsf
+        | M::Bsr
+        | M::Shl
+        | M::Sal
+        | M::Shr
+        | M::Sar
+        | M::Rol
+        | M::Ror
+        | M::Rcl
+        | M::Rcr
+        | M::Shld
+        | M::Shrd => bits::execute,
+        M::Mov
+        | M::Movzx
+        | M::Movsx
+        | M::Movsxd
+        | M::Movnti
+        | M::Xchg
+        | M::Bswap
+        | M::Lea
+        | M::Cbw
+        | M::Cwde
+        | M::Cdqe
+        | M::Cwd
+        | M::Cdq
+        | M::Cqo
+        | M::Lahf
+        | M::Sahf => data_move::execute,
+        // CMOVcc and SETcc.
+        _ if instruction.condition_code() != ConditionCode::None => data_move::execute,
+        _ if instruction.is_string_instruction() => strings::execute,
+        M::Cmpxchg8b | M::Cmpxchg16b => |x| exchange::execute(x).map(|()| true),
+        M::Popcnt
+        | M::Lzcnt
+        | M::Tzcnt
+        | M::Andn
+        | M::Bextr
+        | M::Blsi
+        | M::Blsmsk
+        | M::Blsr
+        | M::Bzhi
+        | M::Mulx
+        | M::Pdep
+        | M::Pext
+        | M::Rorx
+        | M::Sarx
+        | M::Shlx
+        | M::Shrx => |x| bit_manipulation::execute(x).map(|()| true),
+        M::Adcx | M::Adox | M::Crc32 | M::Movbe => |x| arithmetic::execute(x).map(|()| true),
+        M::Clac
+        | M::Stac
+        | M::Nop
+        | M::Endbr64
+        | M::Pause
+        | M::Mfence
+        | M::Lfence
+        | M::Sfence
+        | M::Prefetchw
+        | M::Prefetchnta
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2 => system::execute,
+        M::Clc | M::Stc | M::Cmc | M::Cld | M::Std | M::Cli | M::Sti => flag,
+        _ => return None,
+    })
+}
+
+/// CLC, STC, CMC, CLD, STD, CLI and STI, at privilege level 0.
+fn flag(x: &mut Execution<'_>) -> Step<bool> {
+    let flags = &mut x.registers.rflags;
+    match x.instruction.mnemonic() {
+        M::Clc => *flags &= !flag_bits::CF,
+        M::Stc => *flags |= flag_bits::CF,
+        M::Cmc => *flags ^= flag_bits::CF,
+        M::Cld => *flags &= !flag_bits::DF,
+        M::Std => *flags |= flag_bits::DF,
+        M::Cli => *flags &= !flag_bits::IF,
+        M::Sti => *flags |= flag_bits::IF,
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::word::{at, length};
+use crate::word::{at, index, length};
 
 /// Guest-physical memory, lent for the time of one instruction.
 ///
@@ -139,6 +139,83 @@ pub fn write(memory: &mut dyn GuestMemory, address: u64, data: &[u8]) {
         }
     }
 }
+
+/// A page of RAM.
+#[derive(Clone, Copy)]
+pub struct RamPage<'a> {
+    start: NonNull<u8>,
+    memory: &'a dyn GuestMemory,
+    physical: u64,
+}
+
+impl<'a> RamPage<'a> {
+    /// The page at the guest-physical address `physical`, a multiple of its size; none where that is no RAM.
+    pub fn new(memory: &'a dyn GuestMemory, physical: u64) -> Option<Self> {
+        let start = memory.ram(physical, PAGE_BYTES)?;
+        Some(Self {
+            start,
+            memory,
+            physical,
+        })
+    }
+
+    /// The guest-physical address of the byte to which `linear` points.
+    pub const fn physical(&self, linear: u64) -> u64 {
+        self.physical | linear & PAGE_OFFSET
+    }
+
+    /// The bytes from `linear` on, as far as the page goes.
+    fn from(&self, linear: u64) -> (NonNull<u8>, usize) {
+        let offset = index(linear & PAGE_OFFSET);
+        // SAFETY: the offset is within the page, all of which is RAM; `memory` is borrowed for as long as
+        // the page lives, so that nobody uses it mutably.
+        let from = unsafe { self.start.add(offset) };
+        (from, PAGE_BYTES.saturating_sub(offset))
+    }
+
+    /// Reads `data` from where `linear` points; what is beyond the page stays as it is.
+    pub fn read(&self, linear: u64, data: &mut [u8]) {
+        let (from, most) = self.from(linear);
+        let count = data.len().min(most);
+        if let Some(data) = data.get_mut(..count) {
+            copy_out(from, data);
+        }
+    }
+
+    /// Writes `data` to where `linear` points, as far as the page goes.
+    pub fn write(&self, linear: u64, data: &[u8]) {
+        let (to, most) = self.from(linear);
+        if let Some(data) = data.get(..data.len().min(most)) {
+            copy_in(to, data);
+            self.memory.mark_written(self.physical(linear), data.len());
+        }
+    }
+}
+
+/// The RAM of a memory and nothing else: what is elsewhere is not accessed.
+pub struct RamOnly<'a>(pub &'a dyn GuestMemory);
+
+// SAFETY: the pointers are those of the other memory, which is borrowed for as long as this lives.
+unsafe impl GuestMemory for RamOnly<'_> {
+    fn ram(&self, address: u64, length: usize) -> Option<NonNull<u8>> {
+        self.0.ram(address, length)
+    }
+
+    fn mark_written(&self, address: u64, length: usize) {
+        self.0.mark_written(address, length);
+    }
+
+    fn mmio_read(&mut self, _address: u64, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
+    fn mmio_write(&mut self, _address: u64, _data: &[u8]) {}
+}
+
+/// Bytes of a page.
+const PAGE_BYTES: usize = 4096;
+/// The bits of an address that are within a page.
+const PAGE_OFFSET: u64 = 0xfff;
 
 /// Reads a naturally aligned page-table entry of 4 or 8 bytes.
 pub fn read_entry(memory: &dyn GuestMemory, address: u64, bytes: usize) -> Option<u64> {
@@ -274,6 +351,13 @@ fn step(address: usize, left: usize) -> usize {
 )]
 fn copy_out(from: NonNull<u8>, data: &mut [u8]) {
     let from = from.as_ptr();
+    if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *data)
+        && from.cast::<u64>().is_aligned()
+    {
+        // SAFETY: as below.
+        *word = unsafe { from.cast::<u64>().read_volatile() }.to_le_bytes();
+        return;
+    }
     let mut done = 0;
     while done < data.len() {
         let source = from.wrapping_add(done);
@@ -304,6 +388,13 @@ fn copy_out(from: NonNull<u8>, data: &mut [u8]) {
 )]
 fn copy_in(to: NonNull<u8>, data: &[u8]) {
     let to = to.as_ptr();
+    if let Ok(word) = <[u8; 8]>::try_from(data)
+        && to.cast::<u64>().is_aligned()
+    {
+        // SAFETY: as in `copy_out`.
+        unsafe { to.cast::<u64>().write_volatile(u64::from_le_bytes(word)) };
+        return;
+    }
     let mut done = 0;
     while done < data.len() {
         let target = to.wrapping_add(done);

@@ -1,6 +1,6 @@
 //! An instruction's operands: registers, immediates, and memory through segments and pages.
 
-use iced_x86::{OpKind, Register};
+use iced_x86::{Mnemonic, OpKind, Register};
 
 use crate::atomic;
 use crate::cpu::{SegmentName, bits};
@@ -47,15 +47,7 @@ impl Execution<'_> {
         bytes: usize,
         access: Access,
     ) -> Step<u64> {
-        let mut offset = self
-            .instruction
-            .virtual_address(number, 0, |register, _, _| {
-                Some(match register.is_segment_register() {
-                    true => 0,
-                    false => self.register(register),
-                })
-            })
-            .ok_or(Stop::Unknown)?;
+        let mut offset = self.effective_address(number).ok_or(Stop::Unknown)?;
         if beyond != 0 {
             offset = offset.wrapping_add_signed(beyond) & self.address_mask(number);
         }
@@ -72,6 +64,17 @@ impl Execution<'_> {
             _ => SegmentName::Ds,
         };
         Ok(linear_address(&self.system, name, offset, bytes, access)?)
+    }
+
+    /// The offset in its segment of memory operand `number`.
+    pub fn effective_address(&self, number: u32) -> Option<u64> {
+        self.instruction
+            .virtual_address(number, 0, |register, _, _| {
+                Some(match register.is_segment_register() {
+                    true => 0,
+                    false => self.register(register),
+                })
+            })
     }
 
     /// The bits that the address of memory operand `number` has in its segment.
@@ -98,6 +101,15 @@ impl Execution<'_> {
     /// Where `bytes` at `linear` are, page by page; all of them may be accessed.
     pub fn translate(&self, linear: u64, bytes: usize, access: Access) -> Step<Pieces> {
         let mut pieces = Pieces::default();
+        if let Some(translations) = self.translations {
+            // A run has RAM alone, and what crosses pages is rare enough to be left to others.
+            let page = translations.page(&self.paging, linear, bytes, access)?;
+            let physical = page.physical(linear);
+            pieces
+                .push(Piece { physical, bytes })
+                .ok_or(Stop::Unknown)?;
+            return Ok(pieces);
+        }
         // Dirty bits come when it is known that nothing faults.
         for dirty in [false, true] {
             if dirty && access != Access::Write {
@@ -124,6 +136,11 @@ impl Execution<'_> {
 
     /// Reads memory at `linear`.
     pub fn load(&mut self, linear: u64, data: &mut [u8]) -> Step {
+        if let Some(translations) = self.translations {
+            let page = translations.page(&self.paging, linear, data.len(), Access::Read)?;
+            page.read(linear, data);
+            return Ok(());
+        }
         self.check_alignment(linear, data.len())?;
         let pieces = self.translate(linear, data.len(), Access::Read)?;
         self.load_pieces(&pieces, data);
@@ -132,6 +149,11 @@ impl Execution<'_> {
 
     /// Writes memory at `linear`.
     pub fn store(&mut self, linear: u64, data: &[u8]) -> Step {
+        if let Some(translations) = self.translations {
+            let page = translations.page(&self.paging, linear, data.len(), Access::Write)?;
+            page.write(linear, data);
+            return Ok(());
+        }
         self.check_alignment(linear, data.len())?;
         let pieces = self.translate(linear, data.len(), Access::Write)?;
         self.store_pieces(&pieces, data);
@@ -226,6 +248,19 @@ impl Execution<'_> {
         }
         let bytes = self.operand_bytes(number);
         let linear = self.linear_beyond(number, beyond, bytes, Access::Write)?;
+        if let Some(translations) = self.translations
+            && !self.instruction.has_lock_prefix()
+            && self.instruction.mnemonic() != Mnemonic::Xchg
+        {
+            let page = translations.page(&self.paging, linear, bytes, Access::Write)?;
+            let mut data = [0; 8];
+            let data = data.get_mut(..bytes).ok_or(Stop::Unknown)?;
+            page.read(linear, data);
+            let found = from_le(data);
+            let changed = change(found).to_le_bytes();
+            page.write(linear, changed.get(..bytes).ok_or(Stop::Unknown)?);
+            return Ok(found);
+        }
         self.check_alignment(linear, bytes)?;
         let pieces = self.translate(linear, bytes, Access::Write)?;
         Ok(atomic::update(self.memory, &pieces, bytes, change))

@@ -72,6 +72,11 @@ impl Host {
         &self.kvm
     }
 
+    /// Whether KVM emulates a guest's kernel, for want of hardware.
+    pub const fn is_software(&self) -> bool {
+        self.is_software
+    }
+
     /// The processor that `model` describes, and the names of features that it does not have for the only
     /// reason that they are slow on this host.
     pub fn cpu_model(&self, model: CpuModel) -> (CpuModel, Vec<&'static str>) {

@@ -115,6 +115,7 @@ impl Machine {
             completion: config.completion,
             counters: Arc::clone(counters),
             synchronised_registers: synchronises_registers(host),
+            run_ahead: (config.completion && host.is_software()).then(Arc::default),
         };
         let vcpus = start_vcpus(host, config, &vm, &context, boot_vcpu, &entry, report)?;
         Ok(Self {

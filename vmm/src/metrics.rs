@@ -33,6 +33,8 @@ pub enum ExitReason {
     Signal,
     /// KVM met an instruction that it does not emulate, or another error of its own.
     InternalError,
+    /// KVM stopped after an instruction, as it was asked to.
+    Step,
     /// The guest asked KVM for a reset or a power-off.
     SystemEvent,
     /// The guest's processor shut down: a triple fault.
@@ -43,7 +45,7 @@ pub enum ExitReason {
 
 impl ExitReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::PortRead,
         Self::PortWrite,
         Self::MmioRead,
@@ -53,6 +55,7 @@ impl ExitReason {
         Self::Halt,
         Self::Signal,
         Self::InternalError,
+        Self::Step,
         Self::SystemEvent,
         Self::Shutdown,
         Self::Other,
@@ -70,6 +73,7 @@ impl ExitReason {
             Self::Halt => "halt",
             Self::Signal => "signal",
             Self::InternalError => "internal_error",
+            Self::Step => "step",
             Self::SystemEvent => "system_event",
             Self::Shutdown => "shutdown",
             Self::Other => "other",
@@ -82,9 +86,9 @@ impl ExitReason {
 struct Counter(AtomicU64);
 
 impl Counter {
-    fn add(&self) -> u64 {
+    fn add(&self, count: u64) -> u64 {
         let before = self.get();
-        self.0.store(before.wrapping_add(1), Ordering::Relaxed);
+        self.0.store(before.wrapping_add(count), Ordering::Relaxed);
         before
     }
 
@@ -98,6 +102,8 @@ impl Counter {
 #[repr(align(64))]
 pub struct VcpuCounters {
     exits: [Counter; ExitReason::ALL.len()],
+    /// Instructions that were carried out in runs, ahead of KVM.
+    interpreted: Counter,
     /// By number of the mnemonic; 16 KiB that few machines need.
     completions: OnceLock<Box<[Counter]>>,
 }
@@ -105,7 +111,12 @@ pub struct VcpuCounters {
 impl VcpuCounters {
     /// Counts an exit. On the vCPU's thread.
     pub(crate) fn count_exit(&self, reason: ExitReason) {
-        self.exits[reason as usize].add();
+        self.exits[reason as usize].add(1);
+    }
+
+    /// Counts instructions that were carried out ahead of KVM. On the vCPU's thread.
+    pub(crate) fn count_interpreted(&self, count: u32) {
+        self.interpreted.add(count.into());
     }
 
     /// Counts a completed instruction; says how many there were before. On the vCPU's thread.
@@ -113,7 +124,7 @@ impl VcpuCounters {
         let counters = self
             .completions
             .get_or_init(|| Mnemonic::values().map(|_| Counter::default()).collect());
-        counters[mnemonic as usize].add()
+        counters[mnemonic as usize].add(1)
     }
 
     fn snapshot(&self) -> VcpuMetrics {
@@ -129,6 +140,7 @@ impl VcpuCounters {
         completions.sort();
         VcpuMetrics {
             exits: ExitReason::ALL.map(|reason| (reason, self.exits[reason as usize].get())),
+            interpreted: self.interpreted.get(),
             completions,
         }
     }
@@ -179,6 +191,8 @@ pub struct Metrics {
 pub struct VcpuMetrics {
     /// Returns of KVM_RUN, by reason.
     pub exits: [(ExitReason, u64); ExitReason::ALL.len()],
+    /// Instructions that were carried out in runs, ahead of a software KVM.
+    pub interpreted: u64,
     /// Instructions that were completed outside KVM, by mnemonic in lower case; those that raised an
     /// exception are among them. Only what came at least once, in the order of the alphabet.
     pub completions: Vec<(String, u64)>,
@@ -203,6 +217,9 @@ impl VcpuMetrics {
             .collect();
         let mut text = format!("{} exits", total(&exits));
         append(&mut text, &exits);
+        if self.interpreted > 0 {
+            let _ = write!(text, ", {} instructions ahead of KVM", self.interpreted);
+        }
         if !completions.is_empty() {
             let count = total(&completions);
             // Writing to a string cannot fail.

@@ -5,6 +5,7 @@
 //! - [`run_page`]: the page that a vCPU shares with KVM
 //! - [`run_loop`]: KVM_RUN, and what each exit leads to
 //! - [`completion`]: instructions that KVM would not emulate
+//! - [`run_ahead`]: whether vCPUs carry out others as well, that KVM would emulate slowly
 //! - [`crash`]: what is told of one that can go no further
 //! - [`state`]: CPUID, model-specific and general registers before the first instruction
 
@@ -12,6 +13,7 @@ mod completion;
 mod control;
 mod crash;
 mod kick;
+mod run_ahead;
 mod run_loop;
 mod run_page;
 mod state;

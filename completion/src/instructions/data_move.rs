@@ -1,5 +1,5 @@
 //! Integers from one place to another (Intel SDM volume 2): MOV, its extending and conditional forms, XCHG,
-//! BSWAP, XLAT, flags and AH.
+//! BSWAP, LEA, CBW and its kind, XLAT, flags and AH.
 
 use iced_x86::{Mnemonic as M, OpKind, Register};
 
@@ -49,6 +49,16 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
             let value = x.read(0)?.swap_bytes();
             x.write(0, if bytes == 4 { value >> 32 } else { value })?;
         }
+        M::Lea => {
+            let address = x.effective_address(1).ok_or(Stop::Unknown)?;
+            x.write(0, address)?;
+        }
+        M::Cbw => extend(x, Register::AL, Register::AX),
+        M::Cwde => extend(x, Register::AX, Register::EAX),
+        M::Cdqe => extend(x, Register::EAX, Register::RAX),
+        M::Cwd => spread_sign(x, Register::AX, Register::DX),
+        M::Cdq => spread_sign(x, Register::EAX, Register::EDX),
+        M::Cqo => spread_sign(x, Register::RAX, Register::RDX),
         M::Xlatb => {
             let value = x.read(0)?;
             x.set_register(Register::AL, value);
@@ -64,6 +74,18 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
         _ => return conditional(x),
     }
     Ok(true)
+}
+
+/// The number in `from` into the wider register `to`.
+fn extend(x: &mut Execution<'_>, from: Register, to: Register) {
+    let value = signed(x.register(from), from.size());
+    x.set_register(to, value.cast_unsigned());
+}
+
+/// The sign of the number in `from` into all bits of `to`.
+fn spread_sign(x: &mut Execution<'_>, from: Register, to: Register) {
+    let sign = signed(x.register(from), from.size()) >> 63;
+    x.set_register(to, sign.cast_unsigned());
 }
 
 /// CMOVcc and SETcc.

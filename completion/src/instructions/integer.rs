@@ -4,10 +4,10 @@
 //! KVM's emulator knows all of these; they come here where it gives up on an operand, at a device or across
 //! pages. What changes memory does so atomically with and without the prefix.
 
-use iced_x86::Mnemonic as M;
+use iced_x86::{Mnemonic as M, Register};
 
 use crate::cpu::bits::{CF, OF};
-use crate::exception::{Step, Stop};
+use crate::exception::{Exception, Step, Stop, vector};
 use crate::execution::Execution;
 use crate::flags::{STATUS, of_difference, of_result, of_sum};
 use crate::word::mask;
@@ -105,7 +105,9 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
     match mnemonic {
         M::Xadd => exchange_and_add(x)?,
         M::Cmpxchg => compare_and_exchange(x)?,
-        M::Imul => multiply(x)?,
+        M::Imul if x.instruction.op_count() > 1 => multiply(x)?,
+        M::Imul | M::Mul => multiply_wide(x)?,
+        M::Div | M::Idiv => divide(x)?,
         _ => {
             let Some(arithmetic) = arithmetic(mnemonic) else {
                 return Ok(false);
@@ -160,10 +162,10 @@ fn compare_and_exchange(x: &mut Execution<'_>) -> Step {
     x.set_flags(STATUS, of_difference(accumulator, found, false, bytes));
     if found != accumulator {
         let name = match bytes {
-            1 => iced_x86::Register::AL,
-            2 => iced_x86::Register::AX,
-            4 => iced_x86::Register::EAX,
-            _ => iced_x86::Register::RAX,
+            1 => Register::AL,
+            2 => Register::AX,
+            4 => Register::EAX,
+            _ => Register::RAX,
         };
         x.set_register(name, found);
     }
@@ -184,6 +186,84 @@ fn multiply(x: &mut Execution<'_>) -> Step {
     let overflow = i128::from(signed(low, bytes)) != product;
     x.set_flags(CF | OF, if overflow { CF | OF } else { 0 });
     x.write(0, low)
+}
+
+/// The double-width pair of registers of MUL and DIV by operand size: the high half and the low half. For
+/// bytes it is AX, in two halves.
+const fn pair(bytes: usize) -> (Register, Register) {
+    match bytes {
+        1 => (Register::AH, Register::AL),
+        2 => (Register::DX, Register::AX),
+        4 => (Register::EDX, Register::EAX),
+        _ => (Register::RDX, Register::RAX),
+    }
+}
+
+/// MUL, and IMUL with one operand.
+fn multiply_wide(x: &mut Execution<'_>) -> Step {
+    let bytes = x.operand_bytes(0);
+    let (high, low) = pair(bytes);
+    let (a, b) = (x.register(low), x.read(0)?);
+    let product = match x.instruction.mnemonic() {
+        M::Mul => u128::from(a).wrapping_mul(b.into()),
+        _ => i128::from(signed(a, bytes))
+            .wrapping_mul(signed(b, bytes).into())
+            .cast_unsigned(),
+    };
+    let [low_half, high_half] = halves(product, bytes);
+    let overflow = match x.instruction.mnemonic() {
+        M::Mul => high_half != 0,
+        _ => high_half != (signed(low_half, bytes) >> 63).cast_unsigned() & mask(bytes),
+    };
+    x.set_register(low, low_half);
+    x.set_register(high, high_half);
+    x.set_flags(CF | OF, if overflow { CF | OF } else { 0 });
+    Ok(())
+}
+
+/// The low and the high half of a number of twice `bytes`.
+fn halves(value: u128, bytes: usize) -> [u64; 2] {
+    let high = value.wrapping_shr(crate::word::bits(bytes));
+    [value, high]
+        .map(|value| u64::from_le_bytes(crate::word::at(&value.to_le_bytes(), 0)) & mask(bytes))
+}
+
+/// DIV and IDIV; #DE for zero and for a quotient that is too large.
+fn divide(x: &mut Execution<'_>) -> Step {
+    let error = Exception::new(vector::DIVIDE_ERROR);
+    let bytes = x.operand_bytes(0);
+    let (high, low) = pair(bytes);
+    let divisor = x.read(0)?;
+    let shift = crate::word::bits(bytes);
+    let dividend = u128::from(x.register(high)).wrapping_shl(shift) | u128::from(x.register(low));
+    let (quotient, remainder) = if x.instruction.mnemonic() == M::Div {
+        let divisor = u128::from(divisor);
+        let quotient = dividend.checked_div(divisor).ok_or(error)?;
+        if quotient > u128::from(mask(bytes)) {
+            return Err(error.into());
+        }
+        (quotient, dividend.checked_rem(divisor).ok_or(error)?)
+    } else {
+        // The dividend's sign is the highest bit of twice the size.
+        let unused = 128u32.wrapping_sub(shift.wrapping_mul(2));
+        let dividend = dividend
+            .wrapping_shl(unused)
+            .cast_signed()
+            .wrapping_shr(unused);
+        let divisor = i128::from(signed(divisor, bytes));
+        let quotient = dividend.checked_div(divisor).ok_or(error)?;
+        let [low_half, _] = halves(quotient.cast_unsigned(), bytes);
+        if i128::from(signed(low_half, bytes)) != quotient {
+            return Err(error.into());
+        }
+        let remainder = dividend.checked_rem(divisor).ok_or(error)?;
+        (quotient.cast_unsigned(), remainder.cast_unsigned())
+    };
+    let [quotient, _] = halves(quotient, bytes);
+    let [remainder, _] = halves(remainder, bytes);
+    x.set_register(low, quotient);
+    x.set_register(high, remainder);
+    Ok(())
 }
 
 /// A number of `bytes` with its sign.

@@ -26,6 +26,18 @@ pub fn render(metrics: &Metrics) -> String {
     }
     family(
         &mut text,
+        "cuddy_vcpu_interpreted_instructions_total",
+        "Instructions carried out ahead of a software KVM.",
+    );
+    for (number, vcpu) in metrics.vcpus.iter().enumerate() {
+        let count = vcpu.interpreted;
+        let _ = writeln!(
+            text,
+            "cuddy_vcpu_interpreted_instructions_total{{machine=\"{machine}\",vcpu=\"{number}\"}} {count}"
+        );
+    }
+    family(
+        &mut text,
         "cuddy_vcpu_completions_total",
         "Instructions completed outside KVM by mnemonic.",
     );

@@ -10,6 +10,8 @@ fn counted() -> Counters {
     assert_eq!(vcpu.count_completion(Mnemonic::Popcnt), 0);
     assert_eq!(vcpu.count_completion(Mnemonic::Popcnt), 1);
     assert_eq!(vcpu.count_completion(Mnemonic::Int3), 0);
+    vcpu.count_interpreted(40);
+    vcpu.count_interpreted(2);
     counters
 }
 
@@ -42,7 +44,7 @@ fn a_summary_begins_with_what_came_most() {
     assert_eq!(metrics.vcpus[0].summary(), "0 exits");
     assert_eq!(
         metrics.vcpus[1].summary(),
-        "4 exits (port_write 3, internal_error 1), 3 instructions completed outside KVM \
+        "4 exits (port_write 3, internal_error 1), 42 instructions ahead of KVM, 3 instructions completed outside KVM \
          (popcnt 2, int3 1)"
     );
 }
@@ -57,6 +59,7 @@ fn prometheus_gets_each_family_once_and_labels_that_it_can_read() {
     let label = r#"machine="a \"box\"\\\n",vcpu="1""#;
     for line in [
         format!("cuddy_vcpu_exits_total{{{label},reason=\"port_write\"}} 3"),
+        format!("cuddy_vcpu_interpreted_instructions_total{{{label}}} 42"),
         format!("cuddy_vcpu_completions_total{{{label},mnemonic=\"popcnt\"}} 2"),
     ] {
         assert!(text.lines().any(|other| other == line), "{line}\n{text}");

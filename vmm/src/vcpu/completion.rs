@@ -20,7 +20,8 @@ mod profile;
 mod system_call;
 
 use bus::Effect;
-use completion::{Exception, Hint, Mnemonic, Outcome, complete};
+use completion::{Exception, Hint, Interpreter, Left, Mnemonic, Outcome, complete};
+use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_guest_debug};
 use kvm_ioctls::{SyncReg, VcpuFd};
 
 use super::crash::Failure;
@@ -37,9 +38,98 @@ pub struct Completer {
     profile: Option<Profile>,
     /// Whether KVM leaves the registers in the shared page.
     synchronised: bool,
+    /// Runs of instructions, while the vCPU is stepped for them.
+    interpreter: Option<Interpreter>,
+    /// How often the vCPU was stepped where no run could begin.
+    steps_for_nothing: u32,
 }
 
+/// The most instructions of a run: half a millisecond, for which interrupts wait.
+const RUN_INSTRUCTIONS: u32 = 5000;
+/// So many steps for nothing show a guest that has no 64-bit kernel: it is faster without them.
+const STEPS_FOR_NOTHING_MAX: u32 = 200_000;
+
 impl Completer {
+    /// For `vcpu`, which is stepped from its start where vCPUs run ahead.
+    pub fn new(vcpu: &mut VcpuFd, context: &VcpuContext) -> Self {
+        let mut completer = Self::default();
+        let runs = context.run_ahead.as_ref();
+        if runs.is_some_and(|runs| !runs.has_ended()) && step(vcpu, true) {
+            completer.interpreter = Some(Interpreter::default());
+            completer.synchronise(vcpu, context);
+        }
+        completer
+    }
+
+    /// Has KVM leave the registers in the shared page, where it can.
+    fn synchronise(&mut self, vcpu: &mut VcpuFd, context: &VcpuContext) {
+        if !context.synchronised_registers || self.synchronised {
+            return;
+        }
+        for registers in [
+            SyncReg::Register,
+            SyncReg::SystemRegister,
+            SyncReg::VcpuEvents,
+        ] {
+            vcpu.set_sync_valid_reg(registers);
+        }
+        self.synchronised = true;
+    }
+
+    /// Carries out instructions from where the vCPU stands, as far as they are not KVM's.
+    ///
+    /// # Errors
+    ///
+    /// What to tell of a vCPU that cannot go on.
+    pub fn run_ahead(
+        &mut self,
+        vcpu: &mut VcpuFd,
+        context: &VcpuContext,
+        counters: &VcpuCounters,
+    ) -> Result<(), Failure> {
+        let (Some(runs), Some(interpreter)) = (&context.run_ahead, &mut self.interpreter) else {
+            return Ok(());
+        };
+        let failed =
+            |error: completion::CpuError| Failure::new(format!("KVM fails the vCPU: {error}"));
+        let profile = match &self.profile {
+            Some(profile) => profile,
+            None => self.profile.insert(Profile::new(vcpu)),
+        };
+        let mut cpu = KvmCpu::new(vcpu, profile, self.synchronised).map_err(failed)?;
+        if cpu.has_event() {
+            return Ok(());
+        }
+        let mut memory = KvmMemory::new(&context.memory, &context.mmio);
+        let run = runs.run(|| interpreter.run(&mut cpu, &mut memory, RUN_INSTRUCTIONS));
+        let is_over = match run {
+            None => true,
+            Some(run) => {
+                let run = run.map_err(failed)?;
+                let is_user_mode = cpu.is_user_mode();
+                if run.executed > 0 {
+                    counters.count_interpreted(run.executed);
+                    cpu.finish(None, false, context.synchronised_registers)
+                        .map_err(failed)?;
+                }
+                match run.left {
+                    Left::Waiting => std::thread::yield_now(),
+                    Left::Mode => self.steps_for_nothing += 1,
+                    Left::Limit | Left::Instruction | Left::Return => {}
+                }
+                run.left == Left::Return
+                    || is_user_mode
+                    || self.steps_for_nothing > STEPS_FOR_NOTHING_MAX
+            }
+        };
+        if is_over {
+            runs.end();
+            step(vcpu, false);
+            self.interpreter = None;
+        }
+        Ok(())
+    }
+
     /// Carries out the instruction that the vCPU stands at, of which KVM gave `bytes`. The effect is what
     /// its writes to devices ask for.
     ///
@@ -93,20 +183,31 @@ impl Completer {
         }
         cpu.finish(exception, single_step, context.synchronised_registers)
             .map_err(failed)?;
-        if context.synchronised_registers && !self.synchronised {
-            for registers in [
-                SyncReg::Register,
-                SyncReg::SystemRegister,
-                SyncReg::VcpuEvents,
-            ] {
-                vcpu.set_sync_valid_reg(registers);
-            }
-            self.synchronised = true;
-        }
+        self.synchronise(vcpu, context);
         if counters.count_completion(mnemonic) == 0 {
             tracing::debug!("the first {mnemonic:?} of a vCPU is completed outside KVM");
         }
-        Ok(memory.effect())
+        let effect = memory.effect();
+        Ok(effect)
+    }
+}
+
+/// Whether KVM stops after each instruction of the vCPU, from now on; false when it refuses.
+fn step(vcpu: &VcpuFd, on: bool) -> bool {
+    let control = match on {
+        true => KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP,
+        false => 0,
+    };
+    let debug = kvm_guest_debug {
+        control,
+        ..kvm_guest_debug::default()
+    };
+    match vcpu.set_guest_debug(&debug) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!("KVM does not step a vCPU: {error}");
+            false
+        }
     }
 }
 

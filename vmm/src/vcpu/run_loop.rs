@@ -15,6 +15,7 @@ use vmm_sys_util::ioctl_iow_nr;
 use super::completion::Completer;
 use super::control::VcpuControl;
 use super::crash::{Failure, describe, internal_error};
+use super::run_ahead::RunAhead;
 use super::run_page::RunPage;
 use crate::crash::Crash;
 use crate::interrupts::Interrupts;
@@ -50,6 +51,8 @@ pub struct VcpuContext {
     pub counters: Arc<Counters>,
     /// Whether KVM exchanges registers through the run page (KVM_CAP_SYNC_REGS).
     pub synchronised_registers: bool,
+    /// Where KVM is a software one: whether the vCPUs run ahead of it.
+    pub run_ahead: Option<Arc<RunAhead>>,
 }
 
 /// Why a vCPU thread left its loop.
@@ -69,6 +72,7 @@ enum Next {
     End(GuestEnd),
     EndOfInterrupt(u8),
     InternalError,
+    Step,
     Failure(Failure),
 }
 
@@ -103,10 +107,10 @@ impl Vcpu {
         Self {
             number,
             page: RunPage::new(&mut fd),
-            fd,
             counters: context.counters.vcpu(number),
+            completer: Completer::new(&mut fd, &context),
+            fd,
             context,
-            completer: Completer::default(),
             external,
         }
     }
@@ -144,6 +148,10 @@ impl Vcpu {
                     Ok(effect) => effect,
                     Err(failure) => return self.crash(failure),
                 },
+                Next::Step => match self.run_ahead() {
+                    Ok(()) => continue,
+                    Err(failure) => return self.crash(failure),
+                },
                 Next::Failure(failure) => return self.crash(failure),
             };
             match effect {
@@ -176,6 +184,12 @@ impl Vcpu {
             &self.counters,
             bytes.as_slice(),
         )
+    }
+
+    /// Carries out what follows the instruction that KVM has stepped over.
+    fn run_ahead(&mut self) -> Result<(), Failure> {
+        self.completer
+            .run_ahead(&mut self.fd, &self.context, &self.counters)
     }
 
     /// The end of a guest whose vCPU cannot go on.
@@ -223,6 +237,7 @@ impl Vcpu {
                 Crash::new("the guest reported a crash to KVM"),
             )),
             Ok(VcpuExit::InternalError) => Next::InternalError,
+            Ok(VcpuExit::Debug(_)) if self.context.run_ahead.is_some() => Next::Step,
             Ok(VcpuExit::FailEntry(reason, _)) => Next::failure(format!(
                 "the processor refuses to enter the guest, reason {reason:#x}"
             )),
@@ -279,6 +294,7 @@ const fn reason(exit: &Result<VcpuExit<'_>, kvm_ioctls::Error>) -> ExitReason {
         Ok(VcpuExit::IrqWindowOpen) => ExitReason::InterruptWindow,
         Ok(VcpuExit::Hlt) => ExitReason::Halt,
         Ok(VcpuExit::InternalError) => ExitReason::InternalError,
+        Ok(VcpuExit::Debug(_)) => ExitReason::Step,
         Ok(VcpuExit::SystemEvent(..)) => ExitReason::SystemEvent,
         Ok(VcpuExit::Shutdown) => ExitReason::Shutdown,
         Ok(VcpuExit::Intr) | Err(_) => ExitReason::Signal,

@@ -58,6 +58,15 @@ impl<'a> KvmCpu<'a> {
         })
     }
 
+    /// Whether KVM is about to deliver an exception or an interrupt.
+    pub const fn has_event(&self) -> bool {
+        let events = &self.state.events;
+        events.exception.injected != 0
+            || events.exception.pending != 0
+            || events.interrupt.injected != 0
+            || events.nmi.injected != 0
+    }
+
     /// Whether the vCPU runs a program, at privilege level 3.
     pub const fn is_user_mode(&self) -> bool {
         self.state.sregs.ss.dpl == 3 || self.state.regs.rflags & FLAG_VM != 0

@@ -176,11 +176,12 @@ struct Guest {
     vcpu: Vcpu,
     memory: memory::GuestMemory,
     device: Arc<Mutex<Registers>>,
+    counters: Arc<Counters>,
 }
 
 impl Guest {
     /// A vCPU at the first instruction of the program.
-    fn new(synchronised_registers: bool) -> Self {
+    fn new(synchronised_registers: bool, runs_ahead: bool) -> Self {
         let host = Host::open().expect("a KVM");
         let vm = Arc::new(host.kvm().create_vm().expect("a VM"));
         let ranges = [(GuestAddress(0), MEMORY_BYTES)];
@@ -238,19 +239,22 @@ impl Guest {
         regs.rsp = STACK;
         regs.rflags = 2;
         fd.set_regs(&regs).expect("registers");
+        let counters = Arc::new(Counters::new("", 1));
         let context = VcpuContext {
             pio: Arc::new(pio),
             mmio: Arc::new(mmio),
             interrupts,
             memory: Arc::clone(&memory),
             completion: true,
-            counters: Arc::new(Counters::new("", 1)),
+            counters: Arc::clone(&counters),
             synchronised_registers,
+            run_ahead: runs_ahead.then(Arc::default),
         };
         Self {
             vcpu: Vcpu::new(0, fd, context, None),
             memory,
             device,
+            counters,
         }
     }
 
@@ -307,8 +311,8 @@ fn fill(memory: &GuestMemoryMmap<()>) {
     put(RESULTS + 176, 2000);
 }
 
-fn runs(synchronised_registers: bool) {
-    let mut guest = Guest::new(synchronised_registers);
+fn runs(synchronised_registers: bool, runs_ahead: bool) -> Guest {
+    let mut guest = Guest::new(synchronised_registers, runs_ahead);
     guest.run();
     let result = |offset| guest.result(offset);
     assert_eq!(result(0), 1, "breakpoints");
@@ -348,22 +352,34 @@ fn runs(synchronised_registers: bool) {
     );
     assert_eq!(result(40), 1, "protection faults");
     assert_eq!(result(48) >> 16 & 1, 1, "a random number");
+    drop(device);
+    guest
 }
 
 #[test]
 fn a_kernel_runs_what_kvm_does_not_emulate() {
-    runs(true);
+    runs(true, false);
 }
 
 #[test]
 fn a_kernel_runs_without_synchronised_registers() {
-    runs(false);
+    runs(false, false);
+}
+
+/// Stepped by KVM, software or not, with what lies between the steps carried out here.
+#[test]
+fn a_kernel_runs_ahead_of_kvm() {
+    for synchronised_registers in [true, false] {
+        let guest = runs(synchronised_registers, true);
+        let metrics = guest.counters.snapshot();
+        assert!(metrics.vcpus[0].interpreted > 30, "{metrics:?}");
+    }
 }
 
 /// Not a test of speed, but one whose output tells it.
 #[test]
 fn a_completion_costs_about_as_much_as_an_exit() {
-    let mut guest = Guest::new(true);
+    let mut guest = Guest::new(true, false);
     guest.run();
     let mut measure = || {
         let start = Instant::now();
