@@ -47,7 +47,7 @@ mod vector_table;
 mod x87;
 mod xsave;
 
-use iced_x86::{ConditionCode, Instruction, Mnemonic as M};
+use iced_x86::{ConditionCode, Instruction, Mnemonic as M, OpKind};
 
 use crate::cpu::bits as flag_bits;
 
@@ -220,8 +220,25 @@ pub fn handler(instruction: &Instruction) -> Option<Handler> {
         | M::Prefetcht1
         | M::Prefetcht2 => system::execute,
         M::Clc | M::Stc | M::Cmc | M::Cld | M::Std | M::Cli | M::Sti => flag,
+        // They change what a return to a program restores, or wait.
+        M::Xgetbv | M::Xsetbv => return None,
+        _ if has_area(instruction) => vectors,
         _ => return None,
     })
+}
+
+/// Whether the instruction works on vector registers, or saves and restores them.
+pub fn has_area(instruction: &Instruction) -> bool {
+    let has_vectors = (0..instruction.op_count()).any(|number| {
+        instruction.op_kind(number) == OpKind::Register
+            && instruction.op_register(number).is_vector_register()
+    });
+    has_vectors || instruction.is_save_restore_instruction()
+}
+
+/// What works on the XSAVE area.
+fn vectors(x: &mut Execution<'_>) -> Step<bool> {
+    execute(x).map(|()| true)
 }
 
 /// CLC, STC, CMC, CLD, STD, CLI and STI, at privilege level 0.

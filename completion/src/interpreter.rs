@@ -15,7 +15,7 @@ use crate::cpu::{Cpu, CpuError, Registers, bits};
 use crate::exception::{Step, Stop};
 use crate::execution::Execution;
 use crate::fetch::INSTRUCTION_BYTES_MAX;
-use crate::instructions::{Handler, handler};
+use crate::instructions::{Handler, handler, has_area};
 use crate::memory::{GuestMemory, RamOnly};
 use crate::outcome::Hint;
 use crate::paging::{Access, PAGE_BYTES, Paging};
@@ -57,6 +57,8 @@ struct Decoded {
     instruction: Instruction,
     /// What carries it out; none when it is KVM's.
     handler: Option<Handler>,
+    /// Whether it works on the XSAVE area.
+    has_area: bool,
 }
 
 /// Carries out runs of instructions on one vCPU; remembers what it has decoded.
@@ -129,6 +131,11 @@ impl Interpreter {
             translations: Some(&translations),
         };
         let run = self.instructions(&mut execution, &translations, limit)?;
+        if execution.area_modified
+            && let Some(area) = &execution.area
+        {
+            execution.cpu.write_xsave_area(area)?;
+        }
         if run.executed > 0 {
             let registers = execution.registers;
             execution.cpu.set_registers(&registers)?;
@@ -151,11 +158,12 @@ impl Interpreter {
                 break Left::Limit;
             }
             x.paging.rflags = x.registers.rflags;
-            let Some((instruction, handler)) = self.next(x, translations) else {
+            let Some(decoded) = self.next(x, translations) else {
                 break Left::Instruction;
             };
+            let instruction = decoded.instruction;
             let mnemonic = instruction.mnemonic();
-            let Some(handler) = handler else {
+            let Some(handler) = decoded.handler else {
                 break match returns_to_program(x, &instruction) {
                     true => Left::Return,
                     false => Left::Instruction,
@@ -164,11 +172,15 @@ impl Interpreter {
             let before = x.registers;
             x.instruction = instruction;
             x.branch = None;
+            let area = decoded.has_area.then(|| Area::of(x));
             match handler(x) {
                 Ok(true) => x.advance(),
                 Err(Stop::Cpu(error)) => return Err(error),
                 Ok(false) | Err(_) => {
                     x.registers = before;
+                    if let Some(area) = area {
+                        area.restore(x);
+                    }
                     break Left::Instruction;
                 }
             }
@@ -192,11 +204,7 @@ impl Interpreter {
     }
 
     /// The instruction at the instruction pointer; none where it is not in one page of RAM, or is none.
-    fn next(
-        &mut self,
-        x: &Execution<'_>,
-        translations: &Translations<'_>,
-    ) -> Option<(Instruction, Option<Handler>)> {
+    fn next(&mut self, x: &Execution<'_>, translations: &Translations<'_>) -> Option<Decoded> {
         let rip = x.registers.rip;
         let page = translations.page(&x.paging, rip, 1, Access::Fetch).ok()?;
         let in_page = index(PAGE_BYTES.wrapping_sub(rip & PAGE_BYTES.wrapping_sub(1)));
@@ -208,7 +216,7 @@ impl Interpreter {
             && decoded.rip == rip
             && decoded.bytes == bytes
         {
-            return Some((decoded.instruction, decoded.handler));
+            return Some(*decoded);
         }
         let given = bytes.get(..in_page.min(INSTRUCTION_BYTES_MAX))?;
         let instruction = Decoder::with_ip(64, given, rip, DecoderOptions::NONE).decode();
@@ -216,13 +224,35 @@ impl Interpreter {
             return None;
         }
         let handler = handler(&instruction).filter(|_| exists(x, instruction).is_ok());
-        *kept = Some(Decoded {
+        let decoded = Decoded {
             rip,
             bytes,
             instruction,
             handler,
-        });
-        Some((instruction, handler))
+            has_area: has_area(&instruction),
+        };
+        *kept = Some(decoded);
+        Some(decoded)
+    }
+}
+
+/// The XSAVE area before an instruction that may fail half-way through it.
+struct Area {
+    area: Option<Vec<u8>>,
+    modified: bool,
+}
+
+impl Area {
+    fn of(x: &Execution<'_>) -> Self {
+        Self {
+            area: x.area.clone(),
+            modified: x.area_modified,
+        }
+    }
+
+    fn restore(self, x: &mut Execution<'_>) {
+        x.area = self.area;
+        x.area_modified = self.modified;
     }
 }
 

@@ -47,8 +47,8 @@ enum Task {
     },
     /// Fail on a dependency between crates that docs/architecture.md does not list.
     Layers,
-    /// Boot a stock Debian kernel to its shell: on this host, or in the lab where the host's KVM is
-    /// missing or a software one.
+    /// Boot Linux to its shell on this host: the tiny kernel where KVM is a software one, a stock Debian
+    /// kernel where it is a hardware one.
     Demo,
     /// Build the tiny kernel (resources/guest-kernel) if it is not in the cache, and say where it is.
     GuestKernel {

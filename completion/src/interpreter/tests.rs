@@ -65,7 +65,7 @@ fn a_run_ends_at_its_limit_and_goes_on_there() {
     // 1: inc rax; jmp 1b
     ram.put(CODE, &[0x48, 0xff, 0xc0, 0xeb, 0xfb]);
     let mut interpreter = Interpreter::default();
-    for count in 1..=3 {
+    for count in 1..=3u64 {
         let run = interpreter.run(&mut cpu, &mut ram, 101).unwrap();
         assert_eq!((run.executed, run.left), (101, Left::Limit));
         assert_eq!(cpu.registers.general[RAX], (101 * count).div_ceil(2));
@@ -89,11 +89,12 @@ fn devices_faults_and_what_is_kvms_are_left_as_they_are() {
         &[0x8e, 0xd8],
         &[0xf7, 0xf1],
         &[0x88, 0x04, 0x25, 0, 0, 0, 0x40],
-        // ud2; int3; xsave [rsi]; movups xmm0, [rsi]
+        // ud2; int3; xsave [DEVICE]; movups xmm0, [DEVICE]; xgetbv
         &[0x0f, 0x0b],
         &[0xcc],
-        &[0x0f, 0xae, 0x26],
-        &[0x0f, 0x10, 0x06],
+        &[0x0f, 0xae, 0x24, 0x25, 0, 0, 0x40, 0],
+        &[0x0f, 0x10, 0x04, 0x25, 0, 0, 0x40, 0],
+        &[0x0f, 0x01, 0xd0],
     ] {
         let (mut cpu, mut ram) = machine();
         cpu.registers.general[RCX] = 0;
@@ -243,6 +244,21 @@ fn strings_are_moved_stored_and_compared() {
     run(&mut cpu, &mut ram, &[0xb9, 9, 0, 0, 0, 0xf3, 0xa6, 0xf4]);
     assert_eq!(cpu.registers.general[RCX], 6);
     assert_eq!(cpu.registers.rflags & (bits::ZF | bits::CF), bits::CF);
+}
+
+#[test]
+fn vectors_are_written_back_once_and_not_half() {
+    let (mut cpu, mut ram) = machine();
+    ram.put(DATA, &[0x11; 16]);
+    // movups xmm1, [rsi]; paddb xmm1, xmm1; movups [rsi+16], xmm1; movups xmm1, [not mapped]; hlt
+    let code = [
+        0x0f, 0x10, 0x0e, 0x66, 0x0f, 0xfc, 0xc9, 0x0f, 0x11, 0x4e, 0x10, 0x0f, 0x10, 0x0c, 0x25,
+        0, 0, 0, 0x40, 0xf4,
+    ];
+    assert_eq!(run(&mut cpu, &mut ram, &code), instruction(3));
+    assert_eq!(cpu.vector(1)[..16], [0x22; 16]);
+    assert_eq!(word(&ram, DATA + 16), 0x2222_2222_2222_2222);
+    assert_eq!(cpu.registers.rip, CODE + 11);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Interactive uses of the lab: a shell in L1, and a stock kernel that boots to its shell.
+//! Interactive uses: a shell in the lab, and a Linux that boots to its shell.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -7,9 +7,11 @@ use crate::assets;
 use crate::cache::Cache;
 use crate::error::{Context, Result};
 use crate::guest;
-use crate::host::Place;
+use crate::guest_kernel::GuestKernel;
+use crate::host::{Place, has_kvm};
 use crate::kernel::Kernel;
 use crate::l1::{Connection, Job, Lab, quote};
+use crate::tiny_guest::tiny_initrd;
 
 /// Opens a shell in the lab.
 ///
@@ -22,8 +24,8 @@ pub fn shell() -> Result<ExitCode> {
     in_terminal(&cache, "exec sh -l\n")
 }
 
-/// Boots a stock kernel with `cuddy` to its shell: on the host where its KVM runs kernels natively, or
-/// in the lab.
+/// Boots Linux with `cuddy` to its shell: a stock kernel where KVM runs kernels natively, the tiny kernel
+/// where KVM is a software one. Without any KVM, the stock kernel boots in the lab.
 ///
 /// # Errors
 ///
@@ -33,30 +35,34 @@ pub fn demo() -> Result<ExitCode> {
     if Place::detect()? == Place::Host {
         let kernel = Kernel::fetch(&cache)?;
         let initrd = guest::initrd(&cache, &kernel)?;
-        let words = machine(&assets::cuddy()?, &kernel.vmlinuz(), &initrd);
-        eprintln!("cuddy-lab: {}", words.join(" "));
-        let status = Command::new(&words[0])
-            .args(&words[1..])
-            .status()
-            .context(|| format!("starting {}", words[0]))?;
-        return Ok(ExitCode::from(
-            status
-                .code()
-                .and_then(|code| u8::try_from(code).ok())
-                .unwrap_or(1),
+        return on_this_host(&stock_machine(
+            &assets::cuddy()?,
+            &kernel.vmlinuz(),
+            &initrd,
+        ));
+    }
+    if has_kvm() {
+        eprintln!(
+            "cuddy-lab: KVM on this host is a software one, on which a stock kernel takes very long: the \
+             tiny kernel boots instead."
+        );
+        let kernel = GuestKernel::build(&cache)?;
+        return on_this_host(&tiny_machine(
+            &assets::cuddy()?,
+            &kernel.vmlinux(),
+            &tiny_initrd(&cache)?,
         ));
     }
     let inside = Lab::assets_inside();
-    let words = machine(&inside.cuddy, &inside.vmlinuz, &inside.initrd);
-    eprintln!(
-        "cuddy-lab: KVM on this host is missing or is a software one, which cannot run a stock kernel."
-    );
+    let words = stock_machine(&inside.cuddy, &inside.vmlinuz, &inside.initrd);
+    let typed: Vec<_> = words.iter().map(|word| quote_if_needed(word)).collect();
+    eprintln!("cuddy-lab: This host has no KVM that may be used (`cuddy check` says why).");
     eprintln!(
         "cuddy-lab: The machine runs in the lab instead: a Linux in QEMU's software CPU, slower"
     );
     eprintln!(
         "cuddy-lab: than a real one by far. In it: {}",
-        words.join(" ")
+        typed.join(" ")
     );
     eprintln!("cuddy-lab: `poweroff -f` in the guest ends both.");
     let script = words
@@ -67,8 +73,43 @@ pub fn demo() -> Result<ExitCode> {
     in_terminal(&cache, &format!("{script}\n"))
 }
 
-/// The demo's machine.
-fn machine(cuddy: &Path, kernel: &Path, initrd: &Path) -> Vec<String> {
+/// Runs a machine on this terminal.
+fn on_this_host(words: &[String]) -> Result<ExitCode> {
+    let (program, arguments) = (&words[0], &words[1..]);
+    let line: Vec<_> = words.iter().map(|word| quote_if_needed(word)).collect();
+    eprintln!("cuddy-lab: {}", line.join(" "));
+    eprintln!("cuddy-lab: `exit` in the guest turns it off, Ctrl-] leaves it at once.");
+    let status = Command::new(program)
+        .args(arguments)
+        .status()
+        .context(|| format!("starting {program}"))?;
+    Ok(ExitCode::from(
+        status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(1),
+    ))
+}
+
+/// A machine with a stock kernel.
+fn stock_machine(cuddy: &Path, kernel: &Path, initrd: &Path) -> Vec<String> {
+    machine(cuddy, kernel, initrd, "2", "512M", "console=ttyS0 quiet")
+}
+
+/// A machine with the tiny kernel: small, for memory costs time at boot, and without the second processor,
+/// whose start costs a second.
+fn tiny_machine(cuddy: &Path, kernel: &Path, initrd: &Path) -> Vec<String> {
+    machine(cuddy, kernel, initrd, "1", "64M", GuestKernel::CMDLINE)
+}
+
+fn machine(
+    cuddy: &Path,
+    kernel: &Path,
+    initrd: &Path,
+    cpus: &str,
+    memory: &str,
+    cmdline: &str,
+) -> Vec<String> {
     let path = |path: &Path| path.display().to_string();
     [
         &path(cuddy),
@@ -78,14 +119,23 @@ fn machine(cuddy: &Path, kernel: &Path, initrd: &Path) -> Vec<String> {
         "--initrd",
         &path(initrd),
         "--cpus",
-        "2",
+        cpus,
         "--memory",
-        "512M",
+        memory,
         "--cmdline",
-        "console=ttyS0 quiet",
+        cmdline,
     ]
     .map(str::to_owned)
     .to_vec()
+}
+
+/// A word as it would be typed.
+fn quote_if_needed(word: &str) -> String {
+    if word.contains(|character: char| character.is_whitespace()) {
+        quote(word)
+    } else {
+        word.to_owned()
+    }
 }
 
 fn in_terminal(cache: &Cache, script: &str) -> Result<ExitCode> {

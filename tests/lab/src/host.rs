@@ -33,19 +33,21 @@ impl Place {
     /// A hardware KVM needs the CPU's virtualisation, which a software KVM's host does not show.
     fn of_host() -> Self {
         let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let opens = || {
-            File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/kvm")
-                .is_ok()
-        };
-        if has_virtualisation(&cpu) && opens() {
+        if has_virtualisation(&cpu) && has_kvm() {
             Self::Host
         } else {
             Self::Lab
         }
     }
+}
+
+/// Whether this process may use a KVM of the host, of whatever kind.
+pub(crate) fn has_kvm() -> bool {
+    File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok()
 }
 
 fn has_virtualisation(cpuinfo: &str) -> bool {

@@ -27,7 +27,7 @@ enum Action {
     },
     /// Open a shell in the lab, with `cuddy`, the kernels and the initrd in /lab.
     Shell,
-    /// Boot a stock kernel to its shell.
+    /// Boot the tiny kernel to its shell on a software KVM, a stock kernel on a hardware one.
     Demo,
     /// Build the tiny kernel and print where it and its initrd are.
     GuestKernel,

@@ -241,13 +241,13 @@ fn tell_what_to_expect(report: &mut Report) {
     row(
         "tiny kernels",
         Level::Ok,
-        "take tens of seconds to their init",
+        "take seconds to their init",
         None,
     );
     row(
         "stock kernels",
         Level::Warning,
-        "take many minutes to their init",
+        "take minutes to their init, and their programs' system calls are slow",
         Some("use a tiny kernel, or a host with hardware virtualisation"),
     );
     // A slow hardware KVM hides nothing.
