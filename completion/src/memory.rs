@@ -351,13 +351,6 @@ fn step(address: usize, left: usize) -> usize {
 )]
 fn copy_out(from: NonNull<u8>, data: &mut [u8]) {
     let from = from.as_ptr();
-    if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *data)
-        && from.cast::<u64>().is_aligned()
-    {
-        // SAFETY: as below.
-        *word = unsafe { from.cast::<u64>().read_volatile() }.to_le_bytes();
-        return;
-    }
     let mut done = 0;
     while done < data.len() {
         let source = from.wrapping_add(done);
@@ -388,13 +381,6 @@ fn copy_out(from: NonNull<u8>, data: &mut [u8]) {
 )]
 fn copy_in(to: NonNull<u8>, data: &[u8]) {
     let to = to.as_ptr();
-    if let Ok(word) = <[u8; 8]>::try_from(data)
-        && to.cast::<u64>().is_aligned()
-    {
-        // SAFETY: as in `copy_out`.
-        unsafe { to.cast::<u64>().write_volatile(u64::from_le_bytes(word)) };
-        return;
-    }
     let mut done = 0;
     while done < data.len() {
         let target = to.wrapping_add(done);

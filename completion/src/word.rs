@@ -46,26 +46,26 @@ pub const fn high_32(value: u64) -> u32 {
 
 /// A number from at most eight little-endian bytes.
 pub fn from_le(bytes: &[u8]) -> u64 {
-    let mut all = [0; 8];
-    for (to, from) in all.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    u64::from_le_bytes(all)
+    u64::from_le_bytes(at(bytes, 0))
 }
 
 /// The `N` bytes of `bytes` from `offset`; zeros beyond its end.
 pub fn at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
-    let mut all = [0; N];
-    for (to, from) in all.iter_mut().zip(bytes.iter().skip(offset)) {
-        *to = *from;
+    let rest = bytes.get(offset..).unwrap_or_default();
+    if let Some(all) = rest.first_chunk() {
+        return *all;
     }
+    let mut all = [0; N];
+    put(&mut all, 0, rest);
     all
 }
 
 /// Puts `from` into `bytes` at `offset`, as far as there is room.
 pub fn put(bytes: &mut [u8], offset: usize, from: &[u8]) {
-    for (to, from) in bytes.iter_mut().skip(offset).zip(from) {
-        *to = *from;
+    let room = bytes.get_mut(offset..).unwrap_or_default();
+    let count = room.len().min(from.len());
+    if let (Some(to), Some(from)) = (room.get_mut(..count), from.get(..count)) {
+        to.copy_from_slice(from);
     }
 }
 
