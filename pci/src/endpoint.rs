@@ -11,6 +11,7 @@ use crate::express::Express;
 use crate::header::{Identity, command, register, status};
 use crate::intx::{INTA, Intx};
 use crate::msix::{Msix, MsixPlace};
+use crate::register::Register16;
 
 /// What a write to the configuration space asks of its function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +29,8 @@ pub enum ConfigWrite {
 pub struct Endpoint {
     configuration: ConfigurationSpace,
     express: Express,
-    /// The vectors, and the offset of their message control.
-    msix: Option<(Arc<Msix>, u8)>,
+    /// The vectors, and where their message control is.
+    msix: Option<(Arc<Msix>, Register16)>,
     intx: Option<Arc<Intx>>,
 }
 
@@ -104,12 +105,16 @@ impl Endpoint {
     /// Answers a read.
     pub fn read(&self, offset: u16, data: &mut [u8]) {
         self.configuration.read(offset, data);
-        let index = u16::from(register::STATUS).checked_sub(offset);
-        let status = index.and_then(|index| data.get_mut(usize::from(index)));
-        if let (Some(status), Some(intx)) = (status, &self.intx)
+        if let Some(intx) = &self.intx
             && intx.is_pending()
         {
-            *status |= status::INTERRUPT;
+            let status = Register16 {
+                offset: register::STATUS,
+            };
+            status.show(status::INTERRUPT, offset, data);
+        }
+        if let Some((msix, control)) = &self.msix {
+            control.show(msix.control(), offset, data);
         }
     }
 
@@ -119,13 +124,11 @@ impl Endpoint {
             self.reset();
             return ConfigWrite::Reset;
         }
-        let before = self.msix_control();
         self.configuration.write(offset, data);
-        let after = self.msix_control();
-        if let Some((msix, _)) = &self.msix
-            && before != after
+        if let Some((msix, control)) = &self.msix
+            && let Some(value) = control.written(msix.control(), offset, data)
         {
-            msix.set_control(after);
+            msix.set_control(value);
             if let Some(intx) = &self.intx {
                 intx.set_replaced(msix.is_enabled());
             }
@@ -146,12 +149,6 @@ impl Endpoint {
         if let Some(intx) = &self.intx {
             intx.reset();
         }
-    }
-
-    fn msix_control(&self) -> u16 {
-        let offset = self.msix.as_ref().map(|(_, control)| *control);
-        let value = offset.map_or(0, |offset| self.configuration.number::<2>(offset));
-        u16::try_from(value).unwrap_or(0)
     }
 }
 

@@ -49,7 +49,7 @@ pub mod command {
 /// Bits of the status register (PCIe 5.0, 7.5.1.1.4).
 pub(crate) mod status {
     /// The function wants an INTx interrupt.
-    pub const INTERRUPT: u8 = 1 << 3;
+    pub const INTERRUPT: u16 = 1 << 3;
     /// There are capabilities.
     pub const CAPABILITIES: u16 = 1 << 4;
 }

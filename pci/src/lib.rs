@@ -37,6 +37,7 @@ mod intx;
 mod lock;
 mod msix;
 mod ports;
+mod register;
 mod root_complex;
 mod window;
 

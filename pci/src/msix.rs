@@ -12,13 +12,14 @@
 //! Shared by the function (vCPU threads, under its lock) and whoever interrupts. Each vector has a lock of
 //! its own, under which its message is sent.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bus::{Msi, MsiSink};
 
 use crate::configuration::{CapabilityId, ConfigurationError, ConfigurationSpace};
 use crate::lock::lock;
+use crate::register::Register16;
 
 /// The most vectors that a function can have (7.7.2.2).
 const VECTORS_MAX: u16 = 2048;
@@ -48,8 +49,8 @@ pub struct MsixPlace {
 #[derive(Debug)]
 pub struct Msix {
     sink: Arc<dyn MsiSink>,
-    enabled: AtomicBool,
-    function_masked: AtomicBool,
+    /// The bits of message control that a guest can write.
+    control: AtomicU16,
     vectors: Box<[Mutex<Vector>]>,
 }
 
@@ -80,8 +81,7 @@ impl Msix {
         let vectors = vectors.clamp(1, VECTORS_MAX);
         Self {
             sink,
-            enabled: AtomicBool::new(false),
-            function_masked: AtomicBool::new(false),
+            control: AtomicU16::new(0),
             vectors: (0..vectors).map(|_| Mutex::default()).collect(),
         }
     }
@@ -101,12 +101,13 @@ impl Msix {
         u64::from(self.vectors()).div_ceil(64).saturating_mul(8)
     }
 
-    /// Appends the capability. Gives the offset of its message control register.
+    /// Appends the capability. Gives its message control register, which is kept here: in the
+    /// configuration space it is the size of the table alone.
     pub(crate) fn add_capability(
         &self,
         space: &mut ConfigurationSpace,
         place: MsixPlace,
-    ) -> Result<u8, ConfigurationError> {
+    ) -> Result<Register16, ConfigurationError> {
         let [table, pending] = [place.table_offset, place.pending_offset]
             .map(|offset| offset & !7 | u32::from(place.bar));
         let size = self.vectors().saturating_sub(1);
@@ -119,13 +120,13 @@ impl Msix {
         body.iter_mut()
             .zip(fields)
             .for_each(|(place, byte)| *place = byte);
-        let writable = (control::FUNCTION_MASK | control::ENABLE).to_le_bytes();
-        space.add_capability(CapabilityId::MsiX, &body, &writable)
+        let offset = space.add_capability(CapabilityId::MsiX, &body, &[])?;
+        Ok(Register16 { offset })
     }
 
     /// Whether the guest uses MSI-X in place of the pin.
     pub fn is_enabled(&self) -> bool {
-        self.enabled.load(Ordering::Acquire)
+        self.control() & control::ENABLE != 0
     }
 
     /// Sends the message of `vector`, or makes it pending while it is masked. Nothing while MSI-X is
@@ -138,12 +139,15 @@ impl Msix {
         }
     }
 
+    /// The bits of message control that a guest can write.
+    pub(crate) fn control(&self) -> u16 {
+        self.control.load(Ordering::Acquire)
+    }
+
     /// Takes a new value of message control.
     pub(crate) fn set_control(&self, value: u16) {
-        let enabled = value & control::ENABLE != 0;
-        self.function_masked
-            .store(value & control::FUNCTION_MASK != 0, Ordering::Release);
-        self.enabled.store(enabled, Ordering::Release);
+        let writable = control::FUNCTION_MASK | control::ENABLE;
+        self.control.store(value & writable, Ordering::Release);
         // Whoever fires at this moment has either seen the new value, or its pending bit is seen here:
         // the vector's lock is in between.
         for vector in &self.vectors {
@@ -153,10 +157,10 @@ impl Msix {
 
     /// Sends what is pending and not masked; forgets what is pending while MSI-X is disabled.
     fn settle(&self, vector: &mut Vector) {
-        if !self.is_enabled() {
+        let control = self.control();
+        if control & control::ENABLE == 0 {
             vector.pending = false;
-        } else if vector.pending && !vector.masked && !self.function_masked.load(Ordering::Acquire)
-        {
+        } else if vector.pending && !vector.masked && control & control::FUNCTION_MASK == 0 {
             vector.pending = false;
             self.sink.send(vector.message);
         }

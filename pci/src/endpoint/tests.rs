@@ -121,9 +121,17 @@ fn msix_takes_the_place_of_the_pin() {
     machine.msix.write_table(8, &77_u64.to_le_bytes());
     machine.msix.fire(0);
     assert_eq!(machine.probe.sent.lock().unwrap()[0].data, 77);
+    // What is read is what counts, whatever the width of the access.
+    assert_eq!(machine.read(control - 2) >> 16, 0x8001);
+    let mut byte = [0];
+    machine.endpoint.read(control + 1, &mut byte);
+    assert_eq!(byte, [0x80]);
+    machine.write(control - 2, &[0xff; 4]);
+    assert_eq!(machine.read(control - 2) >> 16, 0xc001);
     // A byte is enough.
     machine.write(control + 1, &[0]);
     assert!(!machine.msix.is_enabled() && machine.level());
+    assert_eq!(machine.read(control - 2) >> 16, 1);
 }
 
 #[test]

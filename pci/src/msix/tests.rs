@@ -119,10 +119,13 @@ fn the_capability_says_where_the_table_is() {
         pending_offset: 0x5000,
     };
     let control = msix.add_capability(&mut space, place).unwrap();
-    space.write(u16::from(control), &[0xff; 10]);
+    space.write(u16::from(control.offset), &[0xff; 10]);
     let mut bytes = [0; 12];
     space.read(0x40, &mut bytes);
-    assert_eq!(bytes, [0x11, 0, 4, 0xc0, 2, 0x40, 0, 0, 2, 0x50, 0, 0]);
+    assert_eq!(bytes, [0x11, 0, 4, 0, 2, 0x40, 0, 0, 2, 0x50, 0, 0]);
+    msix.set_control(u16::MAX);
+    control.show(msix.control(), 0x40, &mut bytes);
+    assert_eq!(bytes[2..4], [4, 0xc0]);
     assert_eq!((msix.table_bytes(), msix.pending_bytes()), (80, 8));
     assert_eq!(vectors(0).1.vectors(), 1);
     assert_eq!(vectors(u16::MAX).1.vectors(), 2048);
