@@ -28,5 +28,6 @@ pub trait Function: Debug + Send {
     fn write_bar(&mut self, bar: usize, offset: u64, data: &[u8]) -> Effect;
 
     /// The registers at base address register `bar` are reached at `address` from now on, or not at all.
+    /// Between two addresses there is a moment without: nobody else has the first one before.
     fn bar_moved(&mut self, _bar: usize, _address: Option<u64>) {}
 }

@@ -176,9 +176,11 @@ impl RootComplex {
     /// Brings the routes of a function to where its base address registers are: those that are decoded and
     /// within a window. Where two overlap, the first keeps the addresses; the other is reached once they
     /// are free and its configuration space is written again.
+    ///
+    /// The function knows of addresses for no longer than they are its own: it hears that they are gone
+    /// before another function can have them, and of new ones when they are its.
     fn follow(&self, index: usize, slot: &Slot, function: &mut dyn Function) {
         let mut routed = lock(&slot.routed);
-        let before = *routed;
         let wanted = |bar: usize, function: &dyn Function| {
             let decoded = function.configuration().decoded(bar);
             decoded.filter(|range| self.windows.contain(range))
@@ -188,6 +190,7 @@ impl RootComplex {
             if *place != start
                 && let Some(old) = place.take()
             {
+                function.bar_moved(bar, None);
                 let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
                 routes.remove(old);
             }
@@ -199,16 +202,12 @@ impl RootComplex {
                 let length = range.end.saturating_sub(range.start);
                 let route = Route { slot: index, bar };
                 let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-                *place = routes
-                    .insert(range.start, length, route)
-                    .is_ok()
-                    .then_some(range.start);
-            }
-        }
-        let moves = before.into_iter().zip(*routed).enumerate();
-        for (bar, (before, now)) in moves {
-            if before != now {
-                function.bar_moved(bar, now);
+                let inserted = routes.insert(range.start, length, route);
+                drop(routes);
+                if inserted.is_ok() {
+                    *place = Some(range.start);
+                    function.bar_moved(bar, *place);
+                }
             }
         }
     }

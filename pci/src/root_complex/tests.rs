@@ -179,6 +179,27 @@ fn registers_move_while_they_are_decoded() {
 }
 
 #[test]
+fn a_function_leaves_its_addresses_before_another_has_them() {
+    let mut complex = complex();
+    let function = probe(1, &[(0, SMALL), (1, SMALL)]);
+    complex.add(function.clone()).unwrap();
+    write(&complex, 1, 4, 2);
+    let new = BELOW + 0x5000;
+    write(&complex, 1, 0x10, u32::try_from(new).unwrap());
+    let second = BELOW + 0x1000;
+    let moves = [
+        (0, Some(BELOW)),
+        (1, Some(second)),
+        (0, None),
+        (0, Some(new)),
+    ];
+    assert_eq!(function.lock().unwrap().moves, moves);
+    // Nobody is told of addresses that are another's.
+    write(&complex, 1, 0x10, u32::try_from(second).unwrap());
+    assert_eq!(function.lock().unwrap().moves[4..], [(0, None)]);
+}
+
+#[test]
 fn overlapping_registers_wait_for_their_addresses() {
     let mut complex = complex();
     let functions = [probe(1, &[(0, SMALL)]), probe(2, &[(0, SMALL), (1, SMALL)])];

@@ -42,6 +42,8 @@ pub(super) struct TransportCore<N> {
     doorbell_place: DoorbellPlace,
     /// One for each queue, from DRIVER_OK to the reset.
     doorbells: Vec<QueueDoorbell>,
+    /// The log has a line of a doorbell that the host refused. A guest can have it refused again and again.
+    told_of_slow_doorbells: bool,
     paused: bool,
 }
 
@@ -104,6 +106,7 @@ impl<N: Notifier> TransportCore<N> {
             queues: Vec::new(),
             doorbell_place,
             doorbells: Vec::new(),
+            told_of_slow_doorbells: false,
             paused: false,
         };
         core.clear_driver_state();
@@ -417,10 +420,14 @@ impl<N: Notifier> TransportCore<N> {
             };
             match self.registry.register(place, &doorbell.event) {
                 Ok(()) => doorbell.registered = Some(place),
-                Err(error) => tracing::warn!(
-                    device = self.device.name(),
-                    "doorbell {index} will be slow, the host does not take it: {error}"
-                ),
+                Err(error) if !self.told_of_slow_doorbells => {
+                    self.told_of_slow_doorbells = true;
+                    tracing::warn!(
+                        device = self.device.name(),
+                        "doorbell {index} will be slow, the host does not take it: {error}"
+                    );
+                }
+                Err(_) => {}
             }
         }
     }
