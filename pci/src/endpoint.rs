@@ -19,8 +19,8 @@ use crate::register::Register16;
 pub enum ConfigWrite {
     /// Nothing more.
     Done,
-    /// A function-level reset: of what the function has beside its configuration space, which is reset
-    /// already, interrupts included.
+    /// A function-level reset: the function brings what it does to rest, and then calls
+    /// [`Endpoint::reset`]. Until then nothing has changed: what is under way has its interrupts still.
     Reset,
 }
 
@@ -121,7 +121,6 @@ impl Endpoint {
     /// Takes a write.
     pub fn write(&mut self, offset: u16, data: &[u8]) -> ConfigWrite {
         if self.express.asks_for_reset(offset, data) {
-            self.reset();
             return ConfigWrite::Reset;
         }
         self.configuration.write(offset, data);
@@ -141,7 +140,8 @@ impl Endpoint {
         ConfigWrite::Done
     }
 
-    fn reset(&mut self) {
+    /// Brings configuration space and interrupts back to where they were before the guest's first access.
+    pub fn reset(&mut self) {
         self.configuration.reset();
         if let Some((msix, _)) = &self.msix {
             msix.reset();

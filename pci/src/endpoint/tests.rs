@@ -149,6 +149,12 @@ fn a_function_level_reset_is_asked_for_by_one_bit() {
         machine.intx.raise(1);
         let outcome = machine.endpoint.write(write.0, write.1);
         assert_eq!(outcome, ConfigWrite::Reset);
+        assert_eq!(
+            machine.intx.take(),
+            1,
+            "what comes before the reset arrives"
+        );
+        machine.endpoint.reset();
         assert_eq!(machine.read(express + 8), 0x2810);
         assert_eq!(machine.read(4), 0x0010_0000);
         assert!(!machine.msix.is_enabled() && !machine.level());

@@ -215,7 +215,10 @@ impl Function for PciTransport {
     fn write_config(&mut self, offset: u16, data: &[u8]) -> Effect {
         match self.endpoint.write(offset, data) {
             ConfigWrite::Done => {}
-            ConfigWrite::Reset => self.core.reset(),
+            ConfigWrite::Reset => {
+                self.core.reset();
+                self.endpoint.reset();
+            }
         }
         if let Some(access) = self.window.access(&self.endpoint, offset, data.len()) {
             let value = self.window.load(&self.endpoint);

@@ -10,6 +10,8 @@ use crate::testing::transport::{PciMachine, part};
 use crate::testing::{Buffer, Driver, Kind, RecordedDoorbells, memory, register};
 use crate::transport::status;
 
+mod late;
+
 const BASE: u64 = Driver::BASE_ADDRESS;
 
 fn driver() -> Driver {
@@ -239,6 +241,16 @@ fn a_function_level_reset_resets_the_device() {
     assert_eq!(driver.status(), 0);
     driver.start(0, 8);
     exercise(&mut driver);
+}
+
+#[test]
+fn a_function_level_reset_ends_the_device_before_its_interrupts() {
+    let mut driver = Driver::on(Kind::Pci, Box::<late::Late>::default());
+    driver.start(0, 8);
+    let machine = driver.transport.pci();
+    let express = machine.find_capability(0x10, 0).unwrap();
+    machine.write_config(express + 8, &0x8000_u16.to_le_bytes());
+    assert_eq!(machine.messages.take(), [1]);
 }
 
 /// An access of a hostile guest.
