@@ -97,6 +97,12 @@ impl Endpoint {
         self.intx = Some(intx);
     }
 
+    /// Whether the function may access memory now. Its messages are held back here where it may not;
+    /// holding the rest back is for the function.
+    pub fn is_bus_master(&self) -> bool {
+        self.configuration.has_command(command::BUS_MASTER)
+    }
+
     /// The bytes.
     pub const fn configuration(&self) -> &ConfigurationSpace {
         &self.configuration
@@ -131,6 +137,9 @@ impl Endpoint {
             if let Some(intx) = &self.intx {
                 intx.set_replaced(msix.is_enabled());
             }
+        }
+        if let Some((msix, _)) = &self.msix {
+            msix.set_bus_master(self.is_bus_master());
         }
         if let Some(intx) = &self.intx
             && offset < u16::from(register::STATUS)

@@ -12,7 +12,7 @@
 //! Shared by the function (vCPU threads, under its lock) and whoever interrupts. Each vector has a lock of
 //! its own, under which its message is sent.
 
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bus::{Msi, MsiSink};
@@ -51,6 +51,8 @@ pub struct Msix {
     sink: Arc<dyn MsiSink>,
     /// The bits of message control that a guest can write.
     control: AtomicU16,
+    /// The function may send requests, of which messages are some (7.5.1.1.3).
+    bus_master: AtomicBool,
     vectors: Box<[Mutex<Vector>]>,
 }
 
@@ -82,6 +84,7 @@ impl Msix {
         Self {
             sink,
             control: AtomicU16::new(0),
+            bus_master: AtomicBool::new(false),
             vectors: (0..vectors).map(|_| Mutex::default()).collect(),
         }
     }
@@ -129,7 +132,7 @@ impl Msix {
         self.control() & control::ENABLE != 0
     }
 
-    /// Sends the message of `vector`, or makes it pending while it is masked. Nothing while MSI-X is
+    /// Sends the message of `vector`, or makes it pending while it is masked or cannot be sent. Nothing while MSI-X is
     /// disabled, or for a vector that is not there.
     pub fn fire(&self, vector: u16) {
         if let Some(vector) = self.vectors.get(usize::from(vector)) {
@@ -148,6 +151,17 @@ impl Msix {
     pub(crate) fn set_control(&self, value: u16) {
         let writable = control::FUNCTION_MASK | control::ENABLE;
         self.control.store(value & writable, Ordering::Release);
+        self.settle_all();
+    }
+
+    /// Takes whether the function may send requests. While it may not, messages wait as pending bits.
+    pub(crate) fn set_bus_master(&self, bus_master: bool) {
+        if self.bus_master.swap(bus_master, Ordering::AcqRel) != bus_master {
+            self.settle_all();
+        }
+    }
+
+    fn settle_all(&self) {
         // Whoever fires at this moment has either seen the new value, or its pending bit is seen here:
         // the vector's lock is in between.
         for vector in &self.vectors {
@@ -160,7 +174,11 @@ impl Msix {
         let control = self.control();
         if control & control::ENABLE == 0 {
             vector.pending = false;
-        } else if vector.pending && !vector.masked && control & control::FUNCTION_MASK == 0 {
+        } else if vector.pending
+            && !vector.masked
+            && control & control::FUNCTION_MASK == 0
+            && self.bus_master.load(Ordering::Acquire)
+        {
             vector.pending = false;
             self.sink.send(vector.message);
         }
@@ -232,6 +250,7 @@ impl Msix {
     /// Everything is as before the guest's first access.
     pub(crate) fn reset(&self) {
         self.set_control(0);
+        self.set_bus_master(false);
         for vector in &self.vectors {
             *lock(vector) = Vector::default();
         }

@@ -120,6 +120,8 @@ fn msix_takes_the_place_of_the_pin() {
     assert!(machine.msix.is_enabled() && !machine.level());
     machine.msix.write_table(8, &77_u64.to_le_bytes());
     machine.msix.fire(0);
+    assert!(machine.probe.sent.lock().unwrap().is_empty());
+    machine.write(4, &command::BUS_MASTER.to_le_bytes());
     assert_eq!(machine.probe.sent.lock().unwrap()[0].data, 77);
     // What is read is what counts, whatever the width of the access.
     assert_eq!(machine.read(control - 2) >> 16, 0x8001);

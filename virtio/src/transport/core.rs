@@ -4,7 +4,7 @@
 //! time. The core follows the set-up of 3.1.1 strictly: what a driver does out of order has no effect. The
 //! device starts at DRIVER_OK, on the vCPU thread that wrote it, and only then are its doorbells
 //! registered, because they make the machine's destruction slow. A reset joins the device's thread before
-//! it returns.
+//! it returns, and so does whatever takes guest memory from the device.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -45,6 +45,8 @@ pub(super) struct TransportCore<N> {
     /// The log has a line of a doorbell that the host refused. A guest can have it refused again and again.
     told_of_slow_doorbells: bool,
     paused: bool,
+    /// The device may access guest memory.
+    bus_master: bool,
 }
 
 /// Where the driver rings for a queue.
@@ -108,6 +110,7 @@ impl<N: Notifier> TransportCore<N> {
             doorbells: Vec::new(),
             told_of_slow_doorbells: false,
             paused: false,
+            bus_master: true,
         };
         core.clear_driver_state();
         core
@@ -129,8 +132,19 @@ impl<N: Notifier> TransportCore<N> {
             return;
         }
         self.paused = false;
-        if self.is_running() {
-            self.start_device();
+        self.start_device();
+    }
+
+    /// The bus lets the device access guest memory from now on, or not. Without it the device stands as
+    /// while it is paused, from before this returns, and the driver can do all else, a reset too.
+    pub(super) fn set_bus_master(&mut self, bus_master: bool) {
+        if self.bus_master == bus_master {
+            return;
+        }
+        self.bus_master = bus_master;
+        match bus_master {
+            true => self.start_device(),
+            false => self.stop_device(),
         }
     }
 
@@ -246,9 +260,7 @@ impl<N: Notifier> TransportCore<N> {
         if let Some(queue) = self.queues.get_mut(index) {
             *queue = unused(queue.max_size);
         }
-        if self.is_running() {
-            self.start_device();
-        }
+        self.start_device();
     }
 
     /// Rings for the queue at `index`, where a driver's doorbell comes over the bus.
@@ -361,8 +373,12 @@ impl<N: Notifier> TransportCore<N> {
         }
     }
 
+    /// Lets the device work, if the driver is up and nothing else holds the device back.
     fn start_device(&mut self) {
         use crate::Interrupt as _;
+        if !self.is_running() || self.paused || !self.bus_master {
+            return;
+        }
         if let Err(error) = self.try_start_device() {
             let mut reason = format!("cannot start: {error}");
             let mut source = error.source();

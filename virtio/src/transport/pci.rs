@@ -124,15 +124,17 @@ impl PciTransport {
         endpoint.add_msix(Arc::clone(&msix), place)?;
         let intx = Arc::new(Intx::new(interrupts.pin));
         endpoint.set_intx(Arc::clone(&intx), interrupts.interrupt_line);
+        let mut core = TransportCore::new(
+            device,
+            memory,
+            doorbells,
+            PciInterrupt::new(msix, intx, queues),
+            DoorbellPlace::Nowhere,
+            feature::RING_RESET,
+        );
+        core.set_bus_master(endpoint.is_bus_master());
         Ok(Self {
-            core: TransportCore::new(
-                device,
-                memory,
-                doorbells,
-                PciInterrupt::new(msix, intx, queues),
-                DoorbellPlace::Nowhere,
-                feature::RING_RESET,
-            ),
+            core,
             endpoint,
             window,
         })
@@ -220,6 +222,9 @@ impl Function for PciTransport {
                 self.endpoint.reset();
             }
         }
+        // When this returns nothing writes to guest memory that may not: a kernel that hands the machine
+        // to the next one relies on nothing else.
+        self.core.set_bus_master(self.endpoint.is_bus_master());
         if let Some(access) = self.window.access(&self.endpoint, offset, data.len()) {
             let value = self.window.load(&self.endpoint);
             if let Some(value) = value.get(..access.length) {

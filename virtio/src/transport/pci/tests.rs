@@ -2,6 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
+use vm_memory::Bytes;
 
 use super::*;
 use crate::Interrupt as _;
@@ -251,6 +252,58 @@ fn a_function_level_reset_ends_the_device_before_its_interrupts() {
     let express = machine.find_capability(0x10, 0).unwrap();
     machine.write_config(express + 8, &0x8000_u16.to_le_bytes());
     assert_eq!(machine.messages.take(), [1]);
+}
+
+#[test]
+fn a_device_that_is_no_bus_master_leaves_memory_and_interrupts_alone() {
+    let mut driver = Driver::on(Kind::Pci, Box::<late::Late>::default());
+    driver.start(0, 8);
+    let stops = |driver: &Driver| driver.memory.read_obj::<u32>(late::COUNTER).unwrap();
+    let command = |driver: &Driver, value| driver.transport.pci().write_config(4, &[value, 4]);
+    let messages = |driver: &Driver| driver.transport.pci().messages.take();
+    command(&driver, 2);
+    assert_eq!(stops(&driver), 1, "it stops before the write returns");
+    assert!(messages(&driver).is_empty());
+    // Nothing starts it meanwhile, and nothing is lost.
+    driver.transport.pause();
+    driver.transport.resume();
+    driver.write(register::STATUS, 0xf);
+    command(&driver, 2);
+    assert_eq!(stops(&driver), 1);
+    command(&driver, 6);
+    assert_eq!(messages(&driver), [1]);
+    command(&driver, 6);
+    command(&driver, 2);
+    assert_eq!(stops(&driver), 2);
+
+    // Its driver's successor resets it, and starts it before it is a bus master.
+    driver.start(0, 8);
+    assert_eq!((driver.status(), stops(&driver)), (0xf, 2));
+    assert!(driver.doorbells.registered.lock().unwrap().is_empty());
+    command(&driver, 6);
+    assert_eq!(driver.doorbells.registered.lock().unwrap().len(), 1);
+    driver.transport.pause();
+    assert_eq!(stops(&driver), 3);
+    // A paused machine does not become a running one by this.
+    command(&driver, 2);
+    command(&driver, 6);
+    driver.transport.resume();
+    command(&driver, 2);
+    assert_eq!(stops(&driver), 4);
+}
+
+#[test]
+fn a_device_goes_on_when_it_is_a_bus_master_again() {
+    let mut driver = driver();
+    driver.start(0, 8);
+    for _ in 0..3 {
+        driver.transport.pci().write_config(4, &[2, 4]);
+        let buffer = driver.place(&[0; 64]);
+        driver.submit(0, &[Buffer::Writable(buffer, 64)]);
+        driver.transport.pci().write_config(4, &[6, 4]);
+        driver.wait_used(0);
+        exercise(&mut driver);
+    }
 }
 
 /// An access of a hostile guest.
