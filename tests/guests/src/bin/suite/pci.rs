@@ -8,7 +8,7 @@ use runtime::pci::{Function, capability, command, register};
 use runtime::report::Test;
 use runtime::time::{MILLISECONDS, SECONDS, spin, wait_until};
 use runtime::virtio::entropy::EntropyDevice;
-use runtime::virtio::{Device, Layout, device_id, pci};
+use runtime::virtio::{Buffer, Device, Layout, device_id, pci};
 use runtime::{Machine, lapic, port, println, privileged};
 
 pub const TESTS: &[(&str, Test)] = &[
@@ -21,6 +21,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("pci-msix-mask", masked_vector),
     ("pci-flr", function_level_reset),
     ("pci-queue-reset", queue_reset),
+    ("pci-bus-master", bus_master),
     ("pci-window", window),
     ("pci-none", none),
 ];
@@ -298,6 +299,35 @@ fn queue_reset(machine: &Machine) {
         entropy.fill(Layout::Chain, data);
         assert_eq!(device.status(), 0xf, "status");
     }
+}
+
+/// A device that may not access memory leaves it alone, and goes on when it may again.
+fn bus_master(machine: &Machine) {
+    let device = entropy_device(machine);
+    let function = device.function().function;
+    let mut entropy = EntropyDevice::start(device, 0);
+    let data = DmaBuffer::allocate(64, 1);
+    for _ in 0..3 {
+        entropy.fill(Layout::Chain, data);
+        function.write_u16(register::COMMAND, command::MEMORY);
+        let used = entropy.queue.used_index();
+        data.fill(0x77);
+        entropy
+            .queue
+            .set_request(0, Layout::Chain, &[Buffer::FromDevice(data)]);
+        entropy.queue.publish(0);
+        device.notify(0);
+        spin(10 * MILLISECONDS);
+        assert_eq!(entropy.queue.used_index(), used, "a completion");
+        assert!((0..64).all(|offset| data.read_u8(offset) == 0x77), "data");
+        function.enable();
+        assert_eq!(entropy.queue.wait_used(device), (0, 64));
+    }
+    // What hands the machine over does no more than this; its successor begins with a reset.
+    function.write_u16(register::COMMAND, command::MEMORY);
+    device.reset();
+    function.enable();
+    exercise(device);
 }
 
 /// Registers can be reached through the configuration space alone.
