@@ -20,6 +20,10 @@ pub struct Doorbell {
 /// Called on the vCPU thread that starts, moves or resets a device, under the device's lock. After
 /// [`register`](Self::register) returns, the guest's write signals `event` and does not reach the bus.
 pub trait DoorbellRegistry: Debug + Send + Sync {
+    /// Comes before a device is started, whether or not that succeeds: from now on it may interrupt its
+    /// driver. Comes again with each start.
+    fn prepare(&self) {}
+
     /// Signals `event` each time the guest rings `doorbell`.
     ///
     /// # Errors

@@ -15,3 +15,12 @@ fn completions_interrupt() {
             .pass_on_each_transport();
     }
 }
+
+#[test]
+fn a_device_that_does_not_start_says_so() {
+    for irqchip in ["split", "kernel"] {
+        MachineBuilder::suite("rng-broken-start")
+            .argument("--irqchip", irqchip)
+            .pass_on_each_transport();
+    }
+}

@@ -379,6 +379,8 @@ impl<N: Notifier> TransportCore<N> {
         if !self.is_running() || self.paused || !self.bus_master {
             return;
         }
+        // A device that does not start has to tell its driver so.
+        self.registry.prepare();
         if let Err(error) = self.try_start_device() {
             let mut reason = format!("cannot start: {error}");
             let mut source = error.source();

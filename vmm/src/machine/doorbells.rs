@@ -42,16 +42,26 @@ impl DoorbellRegistry for Doorbells {
     }
 }
 
-/// KVM's doorbells for one device, and its interrupt, which KVM is told of with the first of them: each
-/// connected event makes the end of the machine wait out a grace period, also for a device that no driver
-/// ever starts.
+/// KVM's doorbells for one device, and its interrupt, which KVM is told of when a driver first starts the
+/// device: each connected event makes the end of the machine wait out a grace period, also for a device
+/// that no driver ever starts.
 #[derive(Debug)]
 pub struct WiredDoorbells {
     doorbells: Doorbells,
     interrupts: Interrupts,
     /// What the device signals, and the interrupt that this is.
     interrupt: (EventFd, u32),
-    connected: Mutex<bool>,
+    connection: Mutex<Connection>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    /// No driver has started the device.
+    Untried,
+    /// KVM knows the event.
+    Made,
+    /// KVM refused it, and the log says so.
+    Refused,
 }
 
 impl WiredDoorbells {
@@ -61,33 +71,34 @@ impl WiredDoorbells {
             doorbells: Doorbells::new(vm),
             interrupts,
             interrupt: (event, gsi),
-            connected: Mutex::new(false),
+            connection: Mutex::new(Connection::Untried),
         }
-    }
-
-    /// Signals from before are not lost: KVM looks at an event when it is connected.
-    fn connect_interrupt(&self) -> io::Result<()> {
-        let mut connected = self
-            .connected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !*connected {
-            let (event, gsi) = &self.interrupt;
-            self.interrupts
-                .connect(event, *gsi)
-                .map_err(io::Error::other)?;
-            *connected = true;
-        }
-        Ok(())
     }
 }
 
 impl DoorbellRegistry for WiredDoorbells {
-    fn register(&self, doorbell: Doorbell, event: &EventFd) -> io::Result<()> {
-        if let Err(error) = self.connect_interrupt() {
-            let address = doorbell.address;
-            tracing::error!("the device at {address:#x} cannot interrupt its guest: {error}");
+    /// Connects the interrupt. Signals from before are not lost: KVM looks at an event when it is connected.
+    fn prepare(&self) {
+        let connection = self.connection.lock();
+        let mut connection = connection.unwrap_or_else(PoisonError::into_inner);
+        if *connection == Connection::Made {
+            return;
         }
+        let (event, gsi) = &self.interrupt;
+        match self.interrupts.connect(event, *gsi) {
+            Ok(()) => *connection = Connection::Made,
+            // A guest can start a device again and again.
+            Err(_) if *connection == Connection::Refused => {}
+            Err(error) => {
+                tracing::error!(
+                    "the device with interrupt {gsi} cannot interrupt its guest: {error}"
+                );
+                *connection = Connection::Refused;
+            }
+        }
+    }
+
+    fn register(&self, doorbell: Doorbell, event: &EventFd) -> io::Result<()> {
         self.doorbells.register(doorbell, event)
     }
 

@@ -5,10 +5,14 @@ use runtime::interrupts::count;
 use runtime::report::Test;
 use runtime::time::{SECONDS, wait_until};
 use runtime::virtio::entropy::EntropyDevice;
-use runtime::virtio::{Device, Layout, device_id, feature};
+use runtime::virtio::{Device, Layout, device_id, feature, status};
 use runtime::{Machine, lapic, privileged};
 
-pub const TESTS: &[(&str, Test)] = &[("rng", entropy), ("rng-interrupt", interrupt)];
+pub const TESTS: &[(&str, Test)] = &[
+    ("rng", entropy),
+    ("rng-interrupt", interrupt),
+    ("rng-broken-start", broken_start),
+];
 
 /// Buffers of all sizes get random bytes and nothing else is written.
 fn entropy(machine: &Machine) {
@@ -80,5 +84,28 @@ fn interrupt(machine: &Machine) {
         assert_eq!(device.take_interrupt_status(), expected, "interrupt status");
     }
     assert_eq!(count(device.vector), 10, "interrupts");
+    privileged::interrupts_off();
+}
+
+/// A device that cannot even start tells its driver so.
+fn broken_start(machine: &Machine) {
+    let device = Device::first(machine, device_id::ENTROPY);
+    lapic::enable();
+    device.route_interrupt(machine);
+    privileged::interrupts_on();
+    device.negotiate(0);
+    // There is no memory.
+    device.write_queue(0, 8, [1 << 50; 3]);
+    device.set_status(0xf);
+    assert!(
+        wait_until(5 * SECONDS, || device.status() & status::NEEDS_RESET != 0),
+        "status {:#x}",
+        device.status()
+    );
+    assert!(
+        wait_until(5 * SECONDS, || count(device.vector) == 1),
+        "no interrupt"
+    );
+    device.reset();
     privileged::interrupts_off();
 }
