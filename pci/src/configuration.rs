@@ -16,6 +16,8 @@ const BYTES: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CapabilityId {
+    /// A message-signalled interrupt.
+    Msi = 0x05,
     /// Whatever the function's vendor says; its third byte is its length.
     Vendor = 0x09,
     /// PCI Express.
@@ -61,6 +63,16 @@ pub struct ConfigurationSpace {
 impl ConfigurationSpace {
     /// A function without registers and capabilities.
     pub fn new(identity: Identity) -> Self {
+        const TYPE_0: u8 = 0;
+        let mut space = Self::without_subsystem(identity, TYPE_0);
+        let subsystem_vendor = identity.subsystem_vendor_id.to_le_bytes();
+        space.put(register::SUBSYSTEM_VENDOR_ID, &subsystem_vendor);
+        space.put(register::SUBSYSTEM_ID, &identity.subsystem_id.to_le_bytes());
+        space
+    }
+
+    /// What headers of all types have.
+    pub(crate) fn without_subsystem(identity: Identity, header_type: u8) -> Self {
         let mut space = Self {
             bytes: [0; BYTES],
             writable: [0; BYTES],
@@ -74,9 +86,7 @@ impl ConfigurationSpace {
         space.put(register::DEVICE_ID, &identity.device_id.to_le_bytes());
         space.put(register::REVISION_ID, &[identity.revision_id]);
         space.put(register::CLASS_CODE, &[interface, sub, base]);
-        let subsystem_vendor = identity.subsystem_vendor_id.to_le_bytes();
-        space.put(register::SUBSYSTEM_VENDOR_ID, &subsystem_vendor);
-        space.put(register::SUBSYSTEM_ID, &identity.subsystem_id.to_le_bytes());
+        space.put(register::HEADER_TYPE, &[header_type]);
         for (offset, mask) in header::WRITABLE {
             space.allow(usize::from(offset), &mask.to_le_bytes());
         }
@@ -159,7 +169,8 @@ impl ConfigurationSpace {
         }
     }
 
-    fn allow(&mut self, offset: usize, mask: &[u8]) {
+    /// Sets which bits a guest's write changes, at `offset`.
+    pub(crate) fn allow(&mut self, offset: usize, mask: &[u8]) {
         let places = self.writable.iter_mut().skip(offset);
         places.zip(mask).for_each(|(place, bits)| *place = *bits);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::bar::Bar;
 use crate::configuration::{CapabilityId, ConfigurationError, ConfigurationSpace};
-use crate::express::Express;
+use crate::express::{EndpointKind, Express};
 use crate::header::{Identity, command, register, status};
 use crate::intx::{INTA, Intx};
 use crate::msix::{Msix, MsixPlace};
@@ -24,11 +24,13 @@ pub enum ConfigWrite {
     Reset,
 }
 
-/// The configuration space of an endpoint, which is integrated into the root complex.
+/// The configuration space of an endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
     configuration: ConfigurationSpace,
     express: Express,
+    /// The bridges above it, if there are any, let its requests pass.
+    requests_forwarded: bool,
     /// The vectors, and where their message control is.
     msix: Option<(Arc<Msix>, Register16)>,
     intx: Option<Arc<Intx>>,
@@ -40,12 +42,13 @@ impl Endpoint {
     /// # Errors
     ///
     /// None that a caller can cause: an empty configuration space has room.
-    pub fn new(identity: Identity) -> Result<Self, ConfigurationError> {
+    pub fn new(identity: Identity, kind: EndpointKind) -> Result<Self, ConfigurationError> {
         let mut configuration = ConfigurationSpace::new(identity);
-        let express = Express::add(&mut configuration)?;
+        let express = Express::endpoint(&mut configuration, kind)?;
         Ok(Self {
             configuration,
             express,
+            requests_forwarded: true,
             msix: None,
             intx: None,
         })
@@ -100,7 +103,15 @@ impl Endpoint {
     /// Whether the function may access memory now. Its messages are held back here where it may not;
     /// holding the rest back is for the function.
     pub fn is_bus_master(&self) -> bool {
-        self.configuration.has_command(command::BUS_MASTER)
+        self.requests_forwarded && self.configuration.has_command(command::BUS_MASTER)
+    }
+
+    /// Takes whether the bridges above let requests pass: they do at first.
+    pub fn set_requests_forwarded(&mut self, forwarded: bool) {
+        self.requests_forwarded = forwarded;
+        if let Some((msix, _)) = &self.msix {
+            msix.set_bus_master(self.is_bus_master());
+        }
     }
 
     /// The bytes.

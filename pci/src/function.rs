@@ -30,4 +30,12 @@ pub trait Function: Debug + Send {
     /// The registers at base address register `bar` are reached at `address` from now on, or not at all.
     /// Between two addresses there is a moment without: nobody else has the first one before.
     fn bar_moved(&mut self, _bar: usize, _address: Option<u64>) {}
+
+    /// A conventional reset (PCIe 5.0, 6.6.1): all is as before the guest's first access. When this returns
+    /// the function has nothing under way and touches no guest memory.
+    fn reset(&mut self);
+
+    /// Bridges above the function let its requests pass from now on, or not. They do where nothing is
+    /// said.
+    fn requests_forwarded(&mut self, _forwarded: bool) {}
 }

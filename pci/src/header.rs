@@ -1,5 +1,5 @@
 //! The type 0 header, which functions that are no bridges have (PCI Local Bus Specification 3.0, 6.1 and
-//! 6.2; PCI Express Base Specification 5.0, 7.5.1).
+//! 6.2; PCI Express Base Specification 5.0, 7.5.1). Most of its registers are in the type 1 header too.
 
 /// Offsets of the header's registers.
 pub(crate) mod register {
@@ -17,6 +17,8 @@ pub(crate) mod register {
     pub const CLASS_CODE: u8 = 0x09;
     /// Cache line size, one byte: kept for old software, without effect.
     pub const CACHE_LINE_SIZE: u8 = 0x0c;
+    /// Which header this is, one byte.
+    pub const HEADER_TYPE: u8 = 0x0e;
     /// The first of six base address registers of four bytes.
     pub const BAR_0: u8 = 0x10;
     /// Subsystem vendor identifier, two bytes.

@@ -51,4 +51,8 @@ impl Function for HostBridge {
     fn write_bar(&mut self, _bar: usize, _offset: u64, _data: &[u8]) -> Effect {
         Effect::None
     }
+
+    fn reset(&mut self) {
+        self.configuration.reset();
+    }
 }

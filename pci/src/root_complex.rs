@@ -2,26 +2,42 @@
 //! Express Base Specification 5.0, 1.3.1 and 7.2).
 //!
 //! Made before the guest starts; from then on shared by the vCPU threads. Functions are on the root bus,
-//! the host bridge as the first of them. An access takes the lock of its function alone: the routes from
-//! addresses to functions are read for a moment before that, and written when a guest moves registers or
-//! turns their decoding on or off.
+//! the host bridge as the first of them, or each alone on a bus behind a root port. An access takes the
+//! lock of its function alone: the routes from addresses to functions are read for a moment before that,
+//! and written when a guest moves registers or turns their decoding on or off.
 
+mod place;
+mod slots;
+
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bus::{Effect, RangeMap};
 
 use crate::address::FunctionAddress;
-use crate::bar::{BARS, Bar, BarWidth};
-use crate::configuration::bar_offset;
+use crate::bar::Bar;
+use crate::bridge;
 use crate::function::Function;
 use crate::host_bridge::HostBridge;
 use crate::lock::lock;
+use crate::root_port::RootPort;
 use crate::window::Windows;
+use place::Place;
+pub use slots::AttachError;
+use slots::PortPlace;
 
 /// Devices of a bus.
 const DEVICES: u8 = 32;
-/// The bus of all functions.
+/// The bus of the host bridge and the root ports.
 const ROOT_BUS: u8 = 0;
+/// What is behind a port is one device: the link has two ends (PCIe 5.0, 7.3.1).
+const DEVICE_BEHIND: u8 = 0;
+/// Bytes of a root port's window, for the registers of one device.
+const PORT_WINDOW_BYTES: u64 = 2 << 20;
+/// No bridge is between the root bus and its functions.
+const EVERYWHERE: Range<u64> = 0..u64::MAX;
+/// Nothing gets through.
+const NOWHERE: Range<u64> = 0..0;
 
 /// Why a function could not be placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +51,9 @@ pub enum PlaceError {
         /// The registers.
         bar: Bar,
     },
+    /// The windows have no room for what a port forwards.
+    #[error("there are no addresses left for {PORT_WINDOW_BYTES} bytes behind a root port")]
+    NoWindow,
 }
 
 /// A root complex with its functions.
@@ -42,35 +61,44 @@ pub enum PlaceError {
 pub struct RootComplex {
     segment: u16,
     /// By their device number.
-    slots: Vec<Slot>,
+    devices: Vec<Device>,
+    /// How many of them are root ports.
+    ports: u8,
     windows: Windows,
-    routes: RwLock<RangeMap<Route>>,
+    routes: RwLock<RangeMap<BarRoute>>,
 }
 
+/// A device of the root bus.
 #[derive(Debug)]
-struct Slot {
-    function: Arc<Mutex<dyn Function>>,
-    /// Where each base address register is in the routes. Taken under the function's lock.
-    routed: Mutex<[Option<u64>; BARS]>,
+enum Device {
+    Function(Place),
+    Port(PortPlace),
+}
+
+/// The way to a function.
+#[derive(Debug, Clone, Copy)]
+struct Route {
+    /// The device of the root bus.
+    device: usize,
+    /// The function is behind it.
+    behind: bool,
 }
 
 /// Whose registers are in a range of addresses.
 #[derive(Debug, Clone, Copy)]
-struct Route {
-    slot: usize,
+struct BarRoute {
+    to: Route,
     bar: usize,
 }
 
 impl RootComplex {
     /// The root complex of `segment`, with nothing but its host bridge.
     pub fn new(segment: u16, windows: Windows) -> Self {
-        let host_bridge = Slot {
-            function: Arc::new(Mutex::new(HostBridge::default())),
-            routed: Mutex::default(),
-        };
+        let host_bridge = Place::new(Arc::new(Mutex::new(HostBridge::default())));
         Self {
             segment,
-            slots: vec![host_bridge],
+            devices: vec![Device::Function(host_bridge)],
+            ports: 0,
             windows,
             routes: RwLock::default(),
         }
@@ -88,7 +116,12 @@ impl RootComplex {
 
     /// The device number that the next [`add`](Self::add) gives.
     pub fn next_device(&self) -> u8 {
-        u8::try_from(self.slots.len()).unwrap_or(u8::MAX)
+        u8::try_from(self.devices.len()).unwrap_or(u8::MAX)
+    }
+
+    /// The last bus that the root complex gives a number to: 0 without root ports.
+    pub const fn last_bus(&self) -> u8 {
+        self.ports
     }
 
     /// Adds function 0 of the next device, and gives its registers addresses as firmware would. They are
@@ -101,45 +134,63 @@ impl RootComplex {
         &mut self,
         function: Arc<Mutex<dyn Function>>,
     ) -> Result<FunctionAddress, PlaceError> {
+        let address = self.next_address()?;
+        let place = Place::new(function);
+        place
+            .assign(|bar| self.windows.allocate(bar))
+            .map_err(|bar| PlaceError::NoAddresses { bar })?;
+        self.devices.push(Device::Function(place));
+        Ok(address)
+    }
+
+    /// Adds a root port as the next device, and gives it a bus and a window as firmware would. It forwards
+    /// from the start.
+    ///
+    /// # Errors
+    ///
+    /// [`PlaceError`] when the bus is full, or the windows are.
+    pub fn add_port(&mut self, mut port: RootPort) -> Result<FunctionAddress, PlaceError> {
+        let address = self.next_address()?;
+        let start = self
+            .windows
+            .allocate_below(PORT_WINDOW_BYTES, bridge::WINDOW_GRANULARITY_BYTES);
+        let start = start.ok_or(PlaceError::NoWindow)?;
+        self.ports = self.ports.saturating_add(1);
+        port.assign(
+            self.ports,
+            &(start..start.saturating_add(PORT_WINDOW_BYTES)),
+        );
+        self.devices.push(Device::Port(PortPlace::new(port)));
+        Ok(address)
+    }
+
+    fn next_address(&self) -> Result<FunctionAddress, PlaceError> {
         let device = self.next_device();
         if device >= DEVICES {
             return Err(PlaceError::BusFull);
         }
-        let mut locked = lock(&function);
-        for index in 0..BARS {
-            let Some(bar) = locked.configuration().bar(index) else {
-                continue;
-            };
-            let address = self.windows.allocate(bar);
-            let address = address.ok_or(PlaceError::NoAddresses { bar })?;
-            let registers = match bar.width {
-                BarWidth::Bits32 => 1,
-                BarWidth::Bits64 => 2,
-            };
-            let offsets = (u16::from(bar_offset(index))..).step_by(4);
-            for (offset, half) in offsets.zip(address.to_le_bytes().chunks(4)).take(registers) {
-                // A function that does not start yet asks for nothing.
-                let _none = locked.write_config(offset, half);
-            }
-        }
-        drop(locked);
-        self.slots.push(Slot {
-            function,
-            routed: Mutex::default(),
-        });
         Ok(FunctionAddress {
             segment: self.segment,
             ..FunctionAddress::on_root_bus(device)
         })
     }
 
-    fn slot(&self, address: FunctionAddress) -> Option<(usize, &Slot)> {
-        let here = (self.segment, ROOT_BUS, 0);
-        if (address.segment, address.bus, address.function) != here {
+    /// The device of the root bus that is at `address`, or leads there, with its index.
+    fn find(&self, address: FunctionAddress) -> Option<(usize, &Device)> {
+        if (address.segment, address.function) != (self.segment, 0) {
             return None;
         }
-        let index = usize::from(address.device);
-        Some((index, self.slots.get(index)?))
+        if address.bus == ROOT_BUS {
+            let index = usize::from(address.device);
+            return Some((index, self.devices.get(index)?));
+        }
+        let leads_there = |(_, device): &(usize, &Device)| match device {
+            Device::Port(port) => port.leads_to(address.bus),
+            Device::Function(_) => false,
+        };
+        let devices = self.devices.iter().enumerate();
+        let found = devices.into_iter().find(leads_there);
+        found.filter(|_| address.device == DEVICE_BEHIND)
     }
 
     /// Fills `data` from the configuration space of a function, from `register` on: with ones where no
@@ -149,12 +200,24 @@ impl RootComplex {
         if !is_within_doubleword(register, data.len()) {
             return;
         }
-        if let Some((_, slot)) = self.slot(address) {
-            match register {
-                0..0x100 => lock(&slot.function).read_config(register, data),
-                // No extended capabilities (7.6.2).
-                _ => data.fill(0),
+        // No extended capabilities (7.6.2).
+        let is_extended = register >= 0x100;
+        let read = |function: &Mutex<dyn Function>, data: &mut [u8]| match is_extended {
+            true => data.fill(0),
+            false => lock(function).read_config(register, data),
+        };
+        match self.find(address) {
+            Some((_, Device::Function(place))) => read(&place.function, data),
+            Some((_, Device::Port(port))) if address.bus == ROOT_BUS => match is_extended {
+                true => data.fill(0),
+                false => port.read_config(register, data),
+            },
+            Some((_, Device::Port(port))) => {
+                if let Some(place) = port.behind().as_ref() {
+                    read(&place.function, data);
+                }
             }
+            None => {}
         }
     }
 
@@ -164,26 +227,39 @@ impl RootComplex {
         if register >= 0x100 || !is_within_doubleword(register, data.len()) {
             return Effect::None;
         }
-        let Some((index, slot)) = self.slot(address) else {
-            return Effect::None;
+        let write = |device: usize, behind: bool, place: &Place, reach: &dyn Fn() -> Range<u64>| {
+            let mut function = lock(&place.function);
+            let effect = function.write_config(register, data);
+            self.follow(Route { device, behind }, place, &reach(), &mut *function);
+            effect
         };
-        let mut function = lock(&slot.function);
-        let effect = function.write_config(register, data);
-        self.follow(index, slot, &mut *function);
-        effect
+        match self.find(address) {
+            Some((index, Device::Function(place))) => write(index, false, place, &|| EVERYWHERE),
+            Some((index, Device::Port(port))) if address.bus == ROOT_BUS => {
+                self.write_port(index, port, register, data)
+            }
+            Some((index, Device::Port(port))) => match port.behind().as_ref() {
+                Some(place) => write(index, true, place, &|| port.forwarded_memory()),
+                None => Effect::None,
+            },
+            None => Effect::None,
+        }
     }
 
     /// Brings the routes of a function to where its base address registers are: those that are decoded and
-    /// within a window. Where two overlap, the first keeps the addresses; the other is reached once they
+    /// within a window, and within `reach`, the addresses that bridges let through. Where two overlap, the first keeps the addresses; the other is reached once they
     /// are free and its configuration space is written again.
     ///
     /// The function knows of addresses for no longer than they are its own: it hears that they are gone
     /// before another function can have them, and of new ones when they are its.
-    fn follow(&self, index: usize, slot: &Slot, function: &mut dyn Function) {
-        let mut routed = lock(&slot.routed);
+    fn follow(&self, to: Route, place: &Place, reach: &Range<u64>, function: &mut dyn Function) {
+        let mut routed = lock(&place.routed);
         let wanted = |bar: usize, function: &dyn Function| {
             let decoded = function.configuration().decoded(bar);
-            decoded.filter(|range| self.windows.contain(range))
+            decoded.filter(|range| {
+                let reached = reach.start <= range.start && range.end <= reach.end;
+                reached && self.windows.contain(range)
+            })
         };
         for (bar, place) in routed.iter_mut().enumerate() {
             let start = wanted(bar, function).map(|range| range.start);
@@ -200,7 +276,7 @@ impl RootComplex {
                 && let Some(range) = wanted(bar, function)
             {
                 let length = range.end.saturating_sub(range.start);
-                let route = Route { slot: index, bar };
+                let route = BarRoute { to, bar };
                 let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
                 let inserted = routes.insert(range.start, length, route);
                 drop(routes);
@@ -212,29 +288,41 @@ impl RootComplex {
         }
     }
 
-    /// The function whose registers are at `address`, which base address register they belong to, and the
-    /// offset in them.
-    fn route(&self, address: u64, length: usize) -> Option<(&Mutex<dyn Function>, usize, u64)> {
+    /// Lets `access` at the function whose registers are at `address`, with the base address register that
+    /// they belong to and the offset in them.
+    fn access<T>(
+        &self,
+        address: u64,
+        length: usize,
+        access: impl FnOnce(&mut dyn Function, usize, u64) -> T,
+    ) -> Option<T> {
         let length = u64::try_from(length).ok()?;
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let (route, offset) = routes.find(address, length)?;
-        let slot = self.slots.get(route.slot)?;
-        Some((&slot.function, route.bar, offset))
+        let BarRoute { to, bar } = *route;
+        drop(routes);
+        let start = address.checked_sub(offset)?;
+        let access = |function: &mut dyn Function| access(function, bar, offset);
+        match (self.devices.get(to.device)?, to.behind) {
+            (Device::Function(place), false) => place.access(bar, start, access),
+            (Device::Port(port), true) => port.behind().as_ref()?.access(bar, start, access),
+            _ => None,
+        }
     }
 
     /// Fills `data` from the registers at `address`; leaves it as it is where there are none.
     pub fn read_bar(&self, address: u64, data: &mut [u8]) {
-        if let Some((function, bar, offset)) = self.route(address, data.len()) {
-            lock(function).read_bar(bar, offset, data);
-        }
+        let _nobody = self.access(address, data.len(), |function, bar, offset| {
+            function.read_bar(bar, offset, data);
+        });
     }
 
     /// Hands `data` to the registers at `address`, if there are any.
     pub fn write_bar(&self, address: u64, data: &[u8]) -> Effect {
-        match self.route(address, data.len()) {
-            Some((function, bar, offset)) => lock(function).write_bar(bar, offset, data),
-            None => Effect::None,
-        }
+        self.access(address, data.len(), |function, bar, offset| {
+            function.write_bar(bar, offset, data)
+        })
+        .unwrap_or_default()
     }
 }
 

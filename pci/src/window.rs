@@ -30,11 +30,10 @@ impl Window {
         Some(Self { range, free })
     }
 
-    fn allocate(&mut self, size_bytes: u64) -> Option<u64> {
-        // Aligned to their size, as base address registers want it.
+    fn allocate(&mut self, size_bytes: u64, alignment_bytes: u64) -> Option<u64> {
         let range = self
             .free
-            .allocate(size_bytes, size_bytes, AllocPolicy::FirstMatch);
+            .allocate(size_bytes, alignment_bytes, AllocPolicy::FirstMatch);
         Some(range.ok()?.start())
     }
 }
@@ -66,11 +65,18 @@ impl Windows {
     /// An address for `bar`: below 4 GiB, where every guest can reach it, or above if it is too large for
     /// what is left there.
     pub(crate) fn allocate(&mut self, bar: Bar) -> Option<u64> {
-        let below = self.below.allocate(bar.size_bytes);
+        // Aligned to their size, as base address registers want it.
+        let size = bar.size_bytes;
+        let below = self.below.allocate(size, size);
         match bar.width {
             BarWidth::Bits32 => below,
-            BarWidth::Bits64 => below.or_else(|| self.above.as_mut()?.allocate(bar.size_bytes)),
+            BarWidth::Bits64 => below.or_else(|| self.above.as_mut()?.allocate(size, size)),
         }
+    }
+
+    /// The first of `size_bytes` addresses below 4 GiB.
+    pub(crate) fn allocate_below(&mut self, size_bytes: u64, alignment_bytes: u64) -> Option<u64> {
+        self.below.allocate(size_bytes, alignment_bytes)
     }
 
     /// Whether `range` is inside one of them.

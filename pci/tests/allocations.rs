@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bus::{Effect, MmioWindow, Msi, MsiSink, PioDevice};
 use pci::{
     Bar, BarWidth, BarWindow, ConfigWrite, ConfigurationPorts, ConfigurationSpace, EcamWindow,
-    Endpoint, Function, Identity, Msix, MsixPlace, RootComplex, Windows,
+    Endpoint, EndpointKind, Function, Identity, Msix, MsixPlace, RootComplex, Windows,
 };
 
 /// The system's allocator, counted.
@@ -59,6 +59,9 @@ impl Function for Device {
         self.msix.write_table(offset, data);
         Effect::None
     }
+    fn reset(&mut self) {
+        self.endpoint.reset();
+    }
 }
 
 #[derive(Debug)]
@@ -78,14 +81,17 @@ impl PioDevice for Nowhere {
 const WINDOW: u64 = 0xc000_0000;
 
 fn device() -> Device {
-    let mut endpoint = Endpoint::new(Identity {
-        vendor_id: 0x1af4,
-        device_id: 0x1044,
-        revision_id: 1,
-        class: [0xff, 0, 0],
-        subsystem_vendor_id: 0,
-        subsystem_id: 0,
-    })
+    let mut endpoint = Endpoint::new(
+        Identity {
+            vendor_id: 0x1af4,
+            device_id: 0x1044,
+            revision_id: 1,
+            class: [0xff, 0, 0],
+            subsystem_vendor_id: 0,
+            subsystem_id: 0,
+        },
+        EndpointKind::Integrated,
+    )
     .unwrap();
     let bar = Bar {
         size_bytes: 0x1000,

@@ -32,14 +32,17 @@ struct Machine {
 
 fn machine() -> Machine {
     let probe = Arc::new(Probe::default());
-    let mut endpoint = Endpoint::new(Identity {
-        vendor_id: 0x1af4,
-        device_id: 0x1044,
-        revision_id: 1,
-        class: [0xff, 0, 0],
-        subsystem_vendor_id: 0x1af4,
-        subsystem_id: 0x40,
-    })
+    let mut endpoint = Endpoint::new(
+        Identity {
+            vendor_id: 0x1af4,
+            device_id: 0x1044,
+            revision_id: 1,
+            class: [0xff, 0, 0],
+            subsystem_vendor_id: 0x1af4,
+            subsystem_id: 0x40,
+        },
+        EndpointKind::Integrated,
+    )
     .unwrap();
     let msix = Arc::new(Msix::new(2, probe.clone()));
     let place = MsixPlace {
@@ -162,4 +165,27 @@ fn a_function_level_reset_is_asked_for_by_one_bit() {
         assert!(!machine.msix.is_enabled() && !machine.level());
         assert_eq!(machine.read(0x3c), 0x0111);
     }
+}
+
+#[test]
+fn an_endpoint_behind_a_port_has_a_link() {
+    let identity = Identity {
+        vendor_id: 0x1af4,
+        device_id: 0x1044,
+        revision_id: 1,
+        class: [0xff, 0, 0],
+        subsystem_vendor_id: 0x1af4,
+        subsystem_id: 0x40,
+    };
+    let endpoint = Endpoint::new(identity, EndpointKind::Linked).unwrap();
+    let read = |offset| {
+        let mut data = [0; 4];
+        endpoint.read(offset, &mut data);
+        u32::from_le_bytes(data)
+    };
+    assert_eq!(read(0x40) >> 16, 2, "an endpoint");
+    assert_eq!(read(0x4c) & 0x3ff, 0x11, "link capabilities");
+    assert_eq!(read(0x50) >> 16, 0x11, "link status");
+    assert_eq!(read(0x54), 0, "no slot");
+    assert_eq!(read(0x6c), 2, "link capabilities 2");
 }

@@ -3,8 +3,11 @@ use proptest::prelude::*;
 use bus::{MmioWindow, PioDevice};
 
 use super::*;
+use crate::BarWidth;
 use crate::header::Identity;
 use crate::{BarWindow, ConfigurationPorts, ConfigurationSpace, EcamWindow};
+
+mod slots;
 
 const BELOW: u64 = 0xc000_0000;
 const ABOVE: u64 = 0x10_0000_0000;
@@ -16,6 +19,8 @@ struct Probe {
     configuration: ConfigurationSpace,
     moves: Vec<(usize, Option<u64>)>,
     written: Vec<(usize, u64, Vec<u8>)>,
+    resets: u32,
+    forwarded: bool,
 }
 
 impl Function for Probe {
@@ -39,6 +44,13 @@ impl Function for Probe {
     fn bar_moved(&mut self, bar: usize, address: Option<u64>) {
         self.moves.push((bar, address));
     }
+    fn reset(&mut self) {
+        self.configuration.reset();
+        self.resets += 1;
+    }
+    fn requests_forwarded(&mut self, forwarded: bool) {
+        self.forwarded = forwarded;
+    }
 }
 
 fn probe(number: u8, bars: &[(usize, Bar)]) -> Arc<Mutex<Probe>> {
@@ -58,6 +70,8 @@ fn probe(number: u8, bars: &[(usize, Bar)]) -> Arc<Mutex<Probe>> {
         configuration,
         moves: Vec::new(),
         written: Vec::new(),
+        resets: 0,
+        forwarded: true,
     }))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bus::{Doorbell, DoorbellRegistry, Effect, MmioDevice, Msi, MsiSink, UnconnectedIrqLine};
-use pci::{FunctionAddress, RootComplex, Windows};
+use pci::{EndpointKind, FunctionAddress, RootComplex, Windows};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Driver, register};
@@ -80,7 +80,8 @@ impl PciMachine {
             interrupt_line: 16,
         };
         let queues = device.queue_max_sizes().len();
-        let transport = PciTransport::new(device, memory, interrupts, registry).unwrap();
+        let kind = EndpointKind::Integrated;
+        let transport = PciTransport::new(device, kind, memory, interrupts, registry).unwrap();
         let transport = Arc::new(Mutex::new(transport));
         let window = Driver::BASE_ADDRESS..Driver::BASE_ADDRESS + 0x10_0000;
         let mut complex = RootComplex::new(0, Windows::new(window, None).unwrap());

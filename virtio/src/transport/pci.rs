@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 use bus::{DoorbellRegistry, Effect, IrqLine, MsiSink};
 use pci::{
-    Bar, BarWidth, ConfigWrite, ConfigurationError, ConfigurationSpace, Endpoint, Function, Intx,
-    Msix, MsixPlace,
+    Bar, BarWidth, ConfigWrite, ConfigurationError, ConfigurationSpace, Endpoint, EndpointKind,
+    Function, Intx, Msix, MsixPlace,
 };
 
 use super::core::{DoorbellPlace, TransportCore};
@@ -84,7 +84,7 @@ pub struct PciTransport {
 }
 
 impl PciTransport {
-    /// A function for `device`. `doorbells` takes the writes to its doorbells off the bus while the device
+    /// A function for `device`, on the root bus or behind a port as `kind` says. `doorbells` takes the writes to its doorbells off the bus while the device
     /// is started.
     ///
     /// # Errors
@@ -92,11 +92,12 @@ impl PciTransport {
     /// None that a caller can cause: the capabilities fit into the configuration space.
     pub fn new(
         device: Box<dyn VirtioDevice>,
+        kind: EndpointKind,
         memory: Arc<GuestMemory>,
         interrupts: PciInterrupts,
         doorbells: Arc<dyn DoorbellRegistry>,
     ) -> Result<Self, ConfigurationError> {
-        let mut endpoint = Endpoint::new(identity::of(&*device))?;
+        let mut endpoint = Endpoint::new(identity::of(&*device), kind)?;
         endpoint.add_bar(
             usize::from(BAR),
             Bar {
@@ -217,10 +218,7 @@ impl Function for PciTransport {
     fn write_config(&mut self, offset: u16, data: &[u8]) -> Effect {
         match self.endpoint.write(offset, data) {
             ConfigWrite::Done => {}
-            ConfigWrite::Reset => {
-                self.core.reset();
-                self.endpoint.reset();
-            }
+            ConfigWrite::Reset => self.reset(),
         }
         // When this returns nothing writes to guest memory that may not: a kernel that hands the machine
         // to the next one relies on nothing else.
@@ -247,6 +245,17 @@ impl Function for PciTransport {
         let first = address.and_then(|address| address.checked_add(u64::from(NOTIFY.offset)));
         let place = first.map_or(DoorbellPlace::Nowhere, DoorbellPlace::Own);
         self.core.move_doorbells(place);
+    }
+
+    fn reset(&mut self) {
+        self.core.reset();
+        self.endpoint.reset();
+        self.core.set_bus_master(self.endpoint.is_bus_master());
+    }
+
+    fn requests_forwarded(&mut self, forwarded: bool) {
+        self.endpoint.set_requests_forwarded(forwarded);
+        self.core.set_bus_master(self.endpoint.is_bus_master());
     }
 }
 

@@ -13,7 +13,8 @@ use bus::{DoorbellRegistry, IrqLine, MmioBus, PioBus};
 use devices::ResetRegister;
 use kvm_ioctls::VmFd;
 use pci::{
-    BarWindow, ConfigurationPorts, EcamWindow, RootComplex, SharedIrqLine, Windows, intx_pin,
+    BarWindow, ConfigurationPorts, EcamWindow, EndpointKind, RootComplex, SharedIrqLine, Windows,
+    intx_pin,
 };
 use virtio::VirtioDevice;
 use virtio::transport::{PciInterrupts, PciTransport};
@@ -95,7 +96,9 @@ impl PciSetup<'_> {
                 interrupt_line: u8::try_from(gsi).unwrap_or(u8::MAX),
             };
             let memory = Arc::clone(self.memory);
-            let transport = PciTransport::new(device, memory, interrupts, Arc::clone(&doorbells));
+            let kind = EndpointKind::Integrated;
+            let doorbells = Arc::clone(&doorbells);
+            let transport = PciTransport::new(device, kind, memory, interrupts, doorbells);
             let transport = Arc::new(Mutex::new(transport.map_err(VmmError::host)?));
             complex.add(transport.clone()).map_err(VmmError::host)?;
             transports.push(transport);

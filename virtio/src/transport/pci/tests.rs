@@ -129,8 +129,8 @@ fn a_device_without_msix_drives_its_pin() {
         interrupt_line: 16,
     };
     let registry = Arc::new(RecordedDoorbells::default());
-    let mut transport =
-        PciTransport::new(Box::new(Rng::new()), memory(), interrupts, registry).unwrap();
+    let (device, kind) = (Box::new(Rng::new()), EndpointKind::Linked);
+    let mut transport = PciTransport::new(device, kind, memory(), interrupts, registry).unwrap();
     let level = || pin.0.load(Ordering::SeqCst);
     let mut isr = [0xff];
     transport.core.link.signal_used(0);
@@ -290,6 +290,35 @@ fn a_device_that_is_no_bus_master_leaves_memory_and_interrupts_alone() {
     driver.transport.resume();
     command(&driver, 2);
     assert_eq!(stops(&driver), 4);
+}
+
+#[test]
+fn a_device_whose_requests_are_not_forwarded_stands() {
+    let mut driver = Driver::on(Kind::Pci, Box::<late::Late>::default());
+    driver.start(0, 8);
+    let stops = |driver: &Driver| driver.memory.read_obj::<u32>(late::COUNTER).unwrap();
+    let forward = |driver: &Driver, forwarded| {
+        let machine = driver.transport.pci();
+        machine
+            .transport
+            .lock()
+            .unwrap()
+            .requests_forwarded(forwarded);
+        machine.messages.take()
+    };
+    assert!(forward(&driver, false).is_empty());
+    assert_eq!(stops(&driver), 1);
+    assert_eq!(forward(&driver, true), [1]);
+    driver.transport.pci().write_config(4, &[2, 4]);
+    assert_eq!(stops(&driver), 2);
+    assert!(forward(&driver, false).is_empty());
+    assert!(forward(&driver, true).is_empty(), "it is no bus master");
+    // A conventional reset leaves nothing behind.
+    driver.transport.pci().write_config(4, &[6, 4]);
+    driver.transport.pci().transport.lock().unwrap().reset();
+    assert_eq!(stops(&driver), 3);
+    assert!(driver.doorbells.registered.lock().unwrap().is_empty());
+    assert_eq!(driver.transport.pci().config_number(4), 0x0010_0000);
 }
 
 #[test]
