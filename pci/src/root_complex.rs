@@ -236,7 +236,8 @@ impl RootComplex {
         match self.find(address) {
             Some((index, Device::Function(place))) => write(index, false, place, &|| EVERYWHERE),
             Some((index, Device::Port(port))) if address.bus == ROOT_BUS => {
-                self.write_port(index, port, register, data)
+                self.write_port(index, port, register, data);
+                Effect::None
             }
             Some((index, Device::Port(port))) => match port.behind().as_ref() {
                 Some(place) => write(index, true, place, &|| port.forwarded_memory()),

@@ -1,7 +1,7 @@
 //! A root port with a hot-plug slot (PCI Express Base Specification 5.0, 1.3.1 and 6.7): a bridge of the
 //! root bus with one device behind it, at most, that comes and goes while the guest runs.
 //!
-//! A function of the root complex, which follows what it says of buses, windows and resets, and tells it
+//! A part of the root complex, which follows what the port says of buses, windows and resets, and tells it
 //! of devices. vCPU threads and the machine's driver call it under its lock.
 
 mod slot;
@@ -10,12 +10,11 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bus::{Effect, IrqLine, MsiSink};
+use bus::{IrqLine, MsiSink};
 
 use crate::bridge::{self, Forwarding};
 use crate::configuration::{ConfigurationError, ConfigurationSpace};
 use crate::express::{Express, SlotRegisters};
-use crate::function::Function;
 use crate::header::{Identity, command, register, status};
 use crate::intx::{INTA, Intx};
 use crate::msi::MsiCapability;
@@ -155,6 +154,11 @@ impl RootPort {
         permitted
     }
 
+    /// Whether the guest permits that the device is taken away.
+    pub(crate) const fn removal_is_permitted(&self) -> bool {
+        self.slot.removal_is_permitted()
+    }
+
     /// The device is not wanted back any more.
     pub(crate) fn withdraw_request(&mut self) {
         self.slot.withdraw_request(self.slot_control());
@@ -185,14 +189,9 @@ impl RootPort {
         }
         self.message_sent = due;
     }
-}
 
-impl Function for RootPort {
-    fn configuration(&self) -> &ConfigurationSpace {
-        &self.configuration
-    }
-
-    fn read_config(&mut self, offset: u16, data: &mut [u8]) {
+    /// Answers a read of 1, 2 or 4 bytes of one doubleword of the configuration space.
+    pub(crate) fn read_config(&self, offset: u16, data: &mut [u8]) {
         self.configuration.read(offset, data);
         let link = self.express.link_status();
         link.show(self.slot.link_status(), offset, data);
@@ -206,7 +205,8 @@ impl Function for RootPort {
         }
     }
 
-    fn write_config(&mut self, offset: u16, data: &[u8]) -> Effect {
+    /// Takes a write of 1, 2 or 4 bytes of one doubleword of the configuration space.
+    pub(crate) fn write_config(&mut self, offset: u16, data: &[u8]) {
         self.configuration.write(offset, data);
         if let Some(cleared) = self.express.slot_status().written(0, offset, data) {
             self.slot.status_written(cleared);
@@ -216,18 +216,6 @@ impl Function for RootPort {
         if touched.is_some() && self.slot.control_written(control) {
             self.listener.removal_permitted();
         }
-        self.interrupt();
-        Effect::None
-    }
-
-    fn read_bar(&mut self, _bar: usize, _offset: u64, _data: &mut [u8]) {}
-
-    fn write_bar(&mut self, _bar: usize, _offset: u64, _data: &[u8]) -> Effect {
-        Effect::None
-    }
-
-    fn reset(&mut self) {
-        self.configuration.reset();
         self.interrupt();
     }
 }

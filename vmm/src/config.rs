@@ -24,6 +24,7 @@ pub use disk::{CacheMode, DISK_QUEUES_MAX, DiskConfig, DiskEngine, DiskErrorActi
 pub use memory::{HugePages, MemoryConfig};
 pub use network::NetConfig;
 pub use problem::{Problem, Problems};
+pub(crate) use validate::{disk_problems, net_problems};
 pub use virtio::devices::net::MacAddress;
 
 /// The most vCPUs that a machine can have: with identifier 255 reserved for broadcast, a local APIC in
@@ -68,6 +69,9 @@ pub struct MachineConfig {
     pub irqchip: IrqchipMode,
     /// How the guest reaches its virtio devices.
     pub transport: Transport,
+    /// How many hot-plug slots there are on PCI Express, empty at first, for devices that are attached
+    /// while the machine runs. With the devices from the start they are 31 at the most.
+    pub hotplug_slots: u8,
     /// Announces virtio-mmio devices on the command line as well as in the DSDT.
     pub mmio_cmdline: bool,
     /// What happens when the guest turns its power off.
@@ -97,6 +101,7 @@ impl Default for MachineConfig {
             serial: SerialConfig::Stdio,
             irqchip: IrqchipMode::Split,
             transport: Transport::Pci,
+            hotplug_slots: 0,
             mmio_cmdline: false,
             on_poweroff: Action::Destroy,
             on_reboot: Action::Destroy,

@@ -1,7 +1,8 @@
 //! The one queue into which everything that concerns the whole machine goes, and its senders.
 //!
 //! A sender never waits for the driver. A guest can put at most one entry per vCPU there, as a vCPU
-//! stands from the moment its guest's end is reported, and a disk one for each time that it is started.
+//! stands from the moment its guest's end is reported, a disk one for each time that it is started, and a
+//! slot one for each time that its device is asked for.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,6 +25,15 @@ pub enum Request {
         incarnation: u64,
         /// How it ended.
         end: GuestEnd,
+    },
+    /// There are jobs for the hot-plug slots.
+    Hotplug,
+    /// The guest of one incarnation gives up the device in a slot, which it was asked for.
+    SlotReleased {
+        /// Which incarnation.
+        incarnation: u64,
+        /// Index of the slot.
+        slot: usize,
     },
     /// The power button is pressed.
     PowerButton,

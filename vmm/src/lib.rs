@@ -2,7 +2,7 @@
 //!
 //! A [`MachineConfig`](config::MachineConfig) says what the machine is, in plain data. A [`Session`]
 //! opens what it names, builds the machine and drives it to its end. A [`Control`] steers it meanwhile,
-//! from any thread.
+//! from any thread, and a [`Hotplug`] attaches devices to it and detaches them.
 //!
 //! ```no_run
 //! use vmm::config::{ByteSize, DiskConfig, MachineConfig, MemoryConfig};
@@ -38,6 +38,7 @@ mod crash;
 mod error;
 mod events;
 pub mod host;
+mod hotplug;
 mod interrupts;
 mod kvm;
 mod lifecycle;
@@ -54,6 +55,7 @@ pub use block::{ImageFormat, ResizeError};
 pub use crash::{Crash, VcpuState};
 pub use error::{ErrorKind, VmmError};
 pub use events::Control;
+pub use hotplug::{DeviceId, Hotplug, HotplugDevice, HotplugError};
 pub use lifecycle::{Outcome, StopReason};
 pub use metrics::{ExitReason, Metrics, VcpuMetrics};
 pub use resources::DiskHandle;

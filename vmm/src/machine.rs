@@ -7,6 +7,7 @@
 
 mod doorbells;
 mod platform;
+mod slots;
 mod virtio_devices;
 mod virtio_mmio;
 mod virtio_pci;
@@ -35,6 +36,9 @@ use crate::metrics::Counters;
 use crate::resources::{Resources, command_line};
 use crate::vcpu::{Vcpu, VcpuContext, VcpuControl, VcpuSetup, VcpuTemplate, VcpuThread, pause_all};
 use platform::Platform;
+use slots::Slots;
+pub use slots::{SlotDevices, SlotSetup};
+use virtio::VirtioDevice;
 use virtio_devices::VirtioDevices;
 use virtio_pci::{PciPlaces, PciSetup};
 
@@ -44,6 +48,7 @@ pub struct Machine {
     // The order of the fields is the order of the end.
     vcpus: Vec<VcpuThread>,
     virtio: VirtioDevices,
+    slots: Option<Slots>,
     platform: Platform,
     // Held for the vCPUs and devices that use it without a reference that the compiler sees.
     _memory: GuestMemory,
@@ -51,7 +56,7 @@ pub struct Machine {
 
 impl Machine {
     /// Puts a machine together as `config` says, its kernel loaded, its vCPUs standing. `output` is where
-    /// its serial port writes, `counters` what its vCPUs add to; `report` is called on a vCPU's thread when the guest ends.
+    /// its serial port writes, `counters` what its vCPUs add to, `slots` what is in its slots; `report` is called on a vCPU's thread when the guest ends.
     ///
     /// # Errors
     ///
@@ -62,6 +67,7 @@ impl Machine {
         resources: &Resources,
         counters: &Arc<Counters>,
         output: Box<dyn Write + Send>,
+        slots: SlotSetup,
         report: impl Fn(GuestEnd) + Clone + Send + 'static,
     ) -> Result<Self, VmmError> {
         let vm = Arc::new(create_vm(host)?);
@@ -86,7 +92,7 @@ impl Machine {
         let own_timer = config.irqchip == IrqchipMode::Split;
         let platform = Platform::place(&mut pio, &interrupts, own_timer, ram_size(&map), output)?;
         let devices = virtio_devices::make(config, resources)?;
-        let (virtio, places) = match config.transport {
+        let (virtio, slots, places) = match config.transport {
             Transport::Pci => {
                 let setup = PciSetup {
                     vm: &vm,
@@ -95,14 +101,15 @@ impl Machine {
                     physical_address_bits,
                     interrupts: &interrupts,
                 };
-                let (transports, places) = setup.place(devices, &mut pio, &mut mmio)?;
-                (VirtioDevices::Pci(transports), Places::Pci(places))
+                let placed = setup.place(devices, slots, &mut pio, &mut mmio)?;
+                let virtio = VirtioDevices::Pci(placed.transports);
+                (virtio, placed.slots, Places::Pci(placed.places))
             }
             Transport::Mmio => {
                 platform::place_reset_register(&mut pio)?;
                 let (transports, places) =
                     virtio_mmio::place(devices, &vm, &memory, &interrupts, &mut mmio)?;
-                (VirtioDevices::Mmio(transports), Places::Mmio(places))
+                (VirtioDevices::Mmio(transports), None, Places::Mmio(places))
             }
         };
 
@@ -121,6 +128,7 @@ impl Machine {
         Ok(Self {
             vcpus,
             virtio,
+            slots,
             platform,
             _memory: memory,
         })
@@ -129,6 +137,9 @@ impl Machine {
     /// Lets the vCPUs run.
     pub fn run(&self) {
         self.virtio.resume();
+        if let Some(slots) = &self.slots {
+            slots.resume();
+        }
         for vcpu in &self.vcpus {
             vcpu.control().run();
         }
@@ -138,6 +149,48 @@ impl Machine {
     pub fn pause(&self) {
         pause_all(&self.vcpus);
         self.virtio.pause();
+        if let Some(slots) = &self.slots {
+            slots.pause();
+        }
+    }
+
+    /// Puts `device` into the slot with this index, from 0 on, and tells the guest.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError::Host`] when there is no such slot, it is not empty, or the host refuses something.
+    pub fn attach(&mut self, slot: usize, device: Box<dyn VirtioDevice>) -> Result<(), VmmError> {
+        match &mut self.slots {
+            Some(slots) => slots.attach(slot, device),
+            None => Err(VmmError::host(pci::AttachError::NoSlot)),
+        }
+    }
+
+    /// Asks the guest for a slot's device: whether it may be taken away at once. If not,
+    /// [`Request::SlotReleased`](crate::events::Request::SlotReleased) comes when it may.
+    pub fn request_removal(&self, slot: usize) -> bool {
+        let slots = self.slots.as_ref();
+        slots.is_none_or(|slots| slots.request_removal(slot))
+    }
+
+    /// Whether the guest permits that a slot's device is taken away.
+    pub fn removal_is_permitted(&self, slot: usize) -> bool {
+        let slots = self.slots.as_ref();
+        slots.is_some_and(|slots| slots.removal_is_permitted(slot))
+    }
+
+    /// Takes [`request_removal`](Self::request_removal) back: the device stays.
+    pub fn withdraw_request(&self, slot: usize) {
+        if let Some(slots) = &self.slots {
+            slots.withdraw_request(slot);
+        }
+    }
+
+    /// Takes a slot's device away, whatever the guest does with it. It is gone when this returns.
+    pub fn detach(&mut self, slot: usize) {
+        if let Some(slots) = &mut self.slots {
+            slots.detach(slot);
+        }
     }
 
     /// Presses the ACPI power button.

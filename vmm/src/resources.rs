@@ -1,5 +1,6 @@
 //! What the host lends a machine for all its incarnations: kernel, initrd, disks, network interfaces.
 
+mod attached;
 mod disk;
 
 use std::fmt::{Display, Write};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use block::{Disk, DiskOptions, EngineKind, ImageFormat, Rate, RateLimit};
 use boot::acpi::VirtioMmio;
 use boot::{DEFAULT_CMDLINE, InitrdFile, KernelFile};
+use virtio::VirtioDevice;
 use virtio::devices::blk::{Blk, BlkOptions, OnError, Serial};
 use virtio::devices::net::{MacAddress, Net, NetOptions};
 use virtio::tap::{Tap, TapError};
@@ -18,6 +20,7 @@ use crate::config::{
 };
 use crate::error::VmmError;
 use crate::events::EventQueue;
+pub use attached::LentDevice;
 pub use disk::DiskHandle;
 use disk::{DiskErrors, LentDisk};
 
@@ -95,11 +98,46 @@ impl Resources {
     ///
     /// [`VmmError`] when its serial number does not fit.
     pub fn blk(&self, index: usize, config: &DiskConfig) -> Result<Blk, VmmError> {
+        let names = (format!("disk{index}"), format!("disk[{index}]"));
+        self.blk_of(&self.disks[index], names, config)
+    }
+
+    /// The device of what was attached to the slot with this index, of the machine named `machine`.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError`] when the host refuses it, or something of its configuration does not fit.
+    pub fn attached(
+        &self,
+        machine: &str,
+        slot: usize,
+        device: &LentDevice,
+    ) -> Result<Box<dyn VirtioDevice>, VmmError> {
+        let name = format!("slot{}", slot + 1);
+        Ok(match device {
+            LentDevice::Disk { config, disk } => {
+                Box::new(self.blk_of(disk, (name, "disk".to_owned()), config)?)
+            }
+            LentDevice::Net { config, tap } => {
+                let names = (name, "net".to_owned());
+                Box::new(net_of(Arc::clone(tap), names, machine, config)?)
+            }
+        })
+    }
+
+    /// `names` are the device's, and that of its key in a configuration.
+    fn blk_of(
+        &self,
+        disk: &LentDisk,
+        names: (String, String),
+        config: &DiskConfig,
+    ) -> Result<Blk, VmmError> {
+        let (name, key) = names;
         let serial = config.serial.as_deref().unwrap_or_default();
         let options = BlkOptions {
             serial: serial
                 .parse::<Serial>()
-                .map_err(|error| Problem::new(format!("disk[{index}]"), error))?,
+                .map_err(|error| Problem::new(key, error))?,
             queues: config.queues.unwrap_or(self.queues_by_default),
             engine: match config.engine {
                 DiskEngine::IoUring => EngineKind::IoUring,
@@ -113,9 +151,9 @@ impl Resources {
                 DiskErrorAction::Stop => OnError::Stop(self.disk_errors.clone()),
             },
             hold_memory: self.memory_is_there,
-            ..BlkOptions::new(format!("disk{index}"))
+            ..BlkOptions::new(name)
         };
-        Ok(self.disks[index].device(options))
+        Ok(disk.device(options))
     }
 
     /// A handle on the disk at `index`, if there is one.
@@ -129,16 +167,27 @@ impl Resources {
     ///
     /// [`VmmError`] when the host refuses it.
     pub fn net(&self, machine: &str, index: usize, config: &NetConfig) -> Result<Net, VmmError> {
-        let tap = Arc::clone(&self.taps[index]);
-        let options = NetOptions {
-            name: format!("net{index}"),
-            mac: config
-                .mac
-                .unwrap_or_else(|| MacAddress::derive(&format!("{machine}/{}", config.tap))),
-            mtu: config.mtu,
-        };
-        Net::new(tap, options).map_err(|error| Problem::new(format!("net[{index}]"), error).into())
+        let names = (format!("net{index}"), format!("net[{index}]"));
+        net_of(Arc::clone(&self.taps[index]), names, machine, config)
     }
+}
+
+/// `names` are the device's, and that of its key in a configuration.
+fn net_of(
+    tap: Arc<Tap>,
+    names: (String, String),
+    machine: &str,
+    config: &NetConfig,
+) -> Result<Net, VmmError> {
+    let (name, key) = names;
+    let options = NetOptions {
+        name,
+        mac: config
+            .mac
+            .unwrap_or_else(|| MacAddress::derive(&format!("{machine}/{}", config.tap))),
+        mtu: config.mtu,
+    };
+    Net::new(tap, options).map_err(|error| Problem::new(key, error).into())
 }
 
 /// The command line that the kernel gets: the user's or the default, and the devices if it is to tell

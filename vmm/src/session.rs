@@ -15,9 +15,10 @@ use crate::console::Console;
 use crate::crash::Crash;
 use crate::error::VmmError;
 use crate::events::{Control, EventQueue, Request};
+use crate::hotplug::{Hotplug, SlotDriver};
 use crate::kvm::Host;
 use crate::lifecycle::{Command, Event, GuestEnd, Outcome, Policy, State};
-use crate::machine::Machine;
+use crate::machine::{Machine, SlotSetup};
 use crate::metrics::Counters;
 use crate::resources::{DiskHandle, Resources};
 
@@ -40,6 +41,7 @@ pub struct Session {
     console: Console,
     queue: Arc<EventQueue>,
     counters: Arc<Counters>,
+    slots: SlotDriver,
     sources: Vec<EventSource>,
     /// Input that the console gave and the serial port has not taken yet.
     pending_input: VecDeque<u8>,
@@ -61,6 +63,7 @@ impl Session {
             host,
             resources,
             counters: Arc::new(Counters::new(&config.name, config.cpus)),
+            slots: SlotDriver::new(&config.name, config.hotplug_slots),
             config,
             console,
             queue,
@@ -77,6 +80,11 @@ impl Session {
     /// A handle on the disk at `index` of the configuration, if there is one.
     pub fn disk(&self, index: usize) -> Option<DiskHandle> {
         self.resources.disk(index)
+    }
+
+    /// A handle by which devices are attached to the machine and detached from it, while it runs.
+    pub fn hotplug(&self) -> Hotplug {
+        Hotplug::new(Arc::clone(&self.queue), Arc::clone(self.slots.exchange()))
     }
 
     /// Has `handler` called by the driver whenever `descriptor` is readable.
@@ -111,6 +119,19 @@ impl Session {
                         end,
                     } if of == incarnation => Event::Guest(end),
                     Request::GuestEnd { .. } => continue,
+                    Request::Hotplug => {
+                        self.slots.work(&mut machine, &self.resources);
+                        continue;
+                    }
+                    Request::SlotReleased {
+                        incarnation: of,
+                        slot,
+                    } => {
+                        if of == incarnation {
+                            self.slots.released(&mut machine, slot);
+                        }
+                        continue;
+                    }
                     Request::PowerButton => {
                         machine.press_power_button();
                         continue;
@@ -187,7 +208,7 @@ impl Session {
         }
     }
 
-    fn build(&self, incarnation: u64) -> Result<Machine, VmmError> {
+    fn build(&mut self, incarnation: u64) -> Result<Machine, VmmError> {
         let queue = Arc::clone(&self.queue);
         Machine::build(
             &self.host,
@@ -195,6 +216,12 @@ impl Session {
             &self.resources,
             &self.counters,
             self.console.output(),
+            SlotSetup {
+                count: self.slots.count(),
+                devices: self.slots.restart(&self.resources)?,
+                events: Arc::clone(&self.queue),
+                incarnation,
+            },
             move |end| queue.push(Request::GuestEnd { incarnation, end }),
         )
     }

@@ -21,9 +21,11 @@ const HOST_BRIDGE: &str = "PNP0A03";
 const MOTHERBOARD: &str = "PNP0C02";
 /// The interface of `_OSC` for host bridges (4.5.1).
 const HOST_BRIDGE_INTERFACE: &str = "33DB4D5B-1FF7-401C-9657-7441C03DD766";
-/// What a kernel may control (table 4-6): the PCI Express capability structures. There are no hot-plug
-/// slots, power events or error reports that it could.
-const CONTROL_GRANTED: u8 = 1 << 4;
+/// What a kernel may control (table 4-6): the PCI Express capability structures. There are no power events
+/// or error reports that it could.
+const EXPRESS_CAPABILITIES: u8 = 1 << 4;
+/// The hot-plug registers of PCI Express, where there are slots.
+const EXPRESS_HOT_PLUG: u8 = 1 << 0;
 /// Answers of `_OSC` in its first doubleword (ACPI 6.5, table 6.12): unknown interface, and less granted
 /// than was asked for.
 const UNRECOGNISED_INTERFACE: u8 = 1 << 2;
@@ -44,6 +46,8 @@ pub struct PciHost<'a> {
     pub last_bus: u8,
     /// Addresses that it forwards to functions, each below or above 4 GiB.
     pub windows: &'a [Range<u64>],
+    /// There are hot-plug slots, which a kernel is to serve by their PCI Express registers.
+    pub hot_plug: bool,
     /// Devices of the root bus with an INTA#, and the global system interrupt that this ends on.
     pub pins: &'a [(u8, u32)],
 }
@@ -75,7 +79,7 @@ fn bridge(host: &PciHost<'_>) -> Result<Vec<u8>, AcpiError> {
             &Name::new("_BBN".into(), &0u8),
             &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
             &Name::new("_PRT".into(), &Package::new(pins)),
-            &OperatingSystemCapabilities,
+            &OperatingSystemCapabilities::of(host),
         ],
     )))
 }
@@ -117,7 +121,19 @@ impl Aml for Pin {
 }
 
 /// `_OSC` (ACPI 6.5, 6.2.11): takes what a kernel wants to control, and leaves of it what it may.
-struct OperatingSystemCapabilities;
+struct OperatingSystemCapabilities {
+    granted: u8,
+}
+
+impl OperatingSystemCapabilities {
+    const fn of(host: &PciHost<'_>) -> Self {
+        let granted = match host.hot_plug {
+            true => EXPRESS_CAPABILITIES | EXPRESS_HOT_PLUG,
+            false => EXPRESS_CAPABILITIES,
+        };
+        Self { granted }
+    }
+}
 
 impl Aml for OperatingSystemCapabilities {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
@@ -135,7 +151,7 @@ impl Aml for OperatingSystemCapabilities {
                     vec![
                         &CreateDWordField::new(&control, &capabilities, &8u8),
                         &Store::new(&wanted, &control),
-                        &And::new(&control, &control, &CONTROL_GRANTED),
+                        &And::new(&control, &control, &self.granted),
                         &If::new(
                             &NotEqual::new(&control, &wanted),
                             vec![&Or::new(&status, &status, &CAPABILITIES_MASKED)],

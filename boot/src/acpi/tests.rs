@@ -252,6 +252,7 @@ fn a_root_complex_is_told_in_two_tables() {
         ecam: 0xe000_0000,
         last_bus: 0,
         windows: &windows,
+        hot_plug: false,
         pins: &pins,
     };
     let with_pci = |pci| Platform {
@@ -286,6 +287,15 @@ fn a_root_complex_is_told_in_two_tables() {
         1
     );
     assert_eq!(count(dsdt, b"_OSC"), 1);
+    // And of the third doubleword with what is granted.
+    let granted = |control| [b"{CDW3\x0a".as_slice(), &[control], b"CDW3"].concat();
+    assert_eq!(count(dsdt, &granted(0x10)), 1);
+    let slots = PciHost {
+        hot_plug: true,
+        ..host
+    };
+    let with_slots = tables(&with_pci(slots)).unwrap();
+    assert_eq!(count(&with_slots, &granted(0x11)), 1);
     assert_eq!(count(dsdt, b"ECAM"), 1);
 
     for host in [

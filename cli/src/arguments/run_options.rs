@@ -64,6 +64,9 @@ pub struct RunOptions {
     /// [default: pci]
     #[arg(long, value_name = "WAY", value_parser = Choice(&["pci", "mmio"]), hide_possible_values = true)]
     pub transport: Option<String>,
+    /// How many hot-plug slots there are for devices that are attached while the machine runs [default: 0]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub hotplug_slots: Option<String>,
     /// Announce devices on the kernel's command line too, not in ACPI alone [default: off]
     #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", value_parser = ON_OFF, hide_possible_values = true)]
     pub mmio_cmdline: Option<String>,
@@ -123,6 +126,12 @@ impl RunOptions {
         set("--serial", self.serial, &mut config.serial, found);
         set("--irqchip", self.irqchip, &mut config.irqchip, found);
         set("--transport", self.transport, &mut config.transport, found);
+        set(
+            "--hotplug-slots",
+            self.hotplug_slots,
+            &mut config.hotplug_slots,
+            found,
+        );
         set(
             "--mmio-cmdline",
             self.mmio_cmdline,

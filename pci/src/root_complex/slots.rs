@@ -2,9 +2,7 @@
 //!
 //! Called by the machine's driver, before the guest starts or while it runs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-use bus::Effect;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::place::Place;
 use super::{Device, NOWHERE, PlaceError, RootComplex, Route};
@@ -71,21 +69,14 @@ impl PortPlace {
 
 impl RootComplex {
     /// Takes a write to the configuration space of the port that is device `index`.
-    pub(super) fn write_port(
-        &self,
-        index: usize,
-        place: &PortPlace,
-        offset: u16,
-        data: &[u8],
-    ) -> Effect {
+    pub(super) fn write_port(&self, index: usize, place: &PortPlace, offset: u16, data: &[u8]) {
         let mut port = lock(&place.port);
-        let effect = port.write_config(offset, data);
+        port.write_config(offset, data);
         self.follow_port(index, place, &port);
-        effect
     }
 
     /// Brings what is behind a port to where the port's guest wants it.
-    fn follow_port(&self, index: usize, place: &PortPlace, port: &MutexGuard<'_, RootPort>) {
+    fn follow_port(&self, index: usize, place: &PortPlace, port: &RootPort) {
         let now = port.forwarding();
         let before = std::mem::replace(&mut *lock(&place.forwarding), now.clone());
         if before == now {
@@ -186,6 +177,13 @@ impl RootComplex {
     pub fn request_removal(&self, device: u8) -> Result<bool, AttachError> {
         let (_, place) = self.port(device).ok_or(AttachError::NoSlot)?;
         Ok(lock(&place.port).request_removal())
+    }
+
+    /// Whether the guest permits that the device behind the root port that is device `device` is taken
+    /// away.
+    pub fn removal_is_permitted(&self, device: u8) -> bool {
+        self.port(device)
+            .is_some_and(|(_, place)| lock(&place.port).removal_is_permitted())
     }
 
     /// Takes [`request_removal`](Self::request_removal) back: the device stays. A guest that has begun to

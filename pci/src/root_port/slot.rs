@@ -97,6 +97,11 @@ impl Slot {
             self.requested = true;
             self.events |= status::ATTENTION_BUTTON;
         }
+        self.removal_is_permitted()
+    }
+
+    /// Whether the device may be taken away.
+    pub(super) const fn removal_is_permitted(&self) -> bool {
         self.permitted || !self.present
     }
 

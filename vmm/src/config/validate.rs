@@ -96,6 +96,7 @@ impl MachineConfig {
                 ),
             ));
         }
+        self.check_slots(problems);
         if self.mmio_cmdline && self.transport != Transport::Mmio {
             problems.push(Problem::new(
                 "mmio-cmdline",
@@ -103,14 +104,12 @@ impl MachineConfig {
             ));
         }
         for (index, disk) in self.disk.iter().enumerate() {
-            let key = format!("disk[{index}]");
-            check_disk(&key, disk, problems);
-            check_disk_service(&key, disk, problems);
+            problems.extend(disk_problems(&format!("disk[{index}]"), disk));
         }
         let mut taps = HashSet::new();
         for (index, net) in self.net.iter().enumerate() {
             let key = format!("net[{index}]");
-            check_net(&key, net, problems);
+            problems.extend(net_problems(&key, net));
             if !taps.insert(&net.tap) {
                 problems.push(Problem::new(
                     key,
@@ -122,6 +121,40 @@ impl MachineConfig {
             }
         }
     }
+
+    fn check_slots(&self, problems: &mut Vec<Problem>) {
+        let slots = usize::from(self.hotplug_slots);
+        if slots == 0 {
+            return;
+        }
+        let room = PCI_DEVICES_MAX.saturating_sub(self.virtio_devices());
+        if self.transport != Transport::Pci {
+            problems.push(Problem::new(
+                "hotplug-slots",
+                "slots are on PCI: use transport 'pci', or leave them out",
+            ));
+        } else if slots > room {
+            problems.push(Problem::new(
+                "hotplug-slots",
+                format_args!("{slots} are too many: beside the devices PCI has room for {room}"),
+            ));
+        }
+    }
+}
+
+/// What is wrong with a disk by itself.
+pub fn disk_problems(key: &str, disk: &DiskConfig) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    check_disk(key, disk, &mut problems);
+    check_disk_service(key, disk, &mut problems);
+    problems
+}
+
+/// What is wrong with a network interface by itself.
+pub fn net_problems(key: &str, net: &NetConfig) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    check_net(key, net, &mut problems);
+    problems
 }
 
 fn check_disk(key: &str, disk: &DiskConfig, problems: &mut Vec<Problem>) {

@@ -9,7 +9,7 @@ use crate::events::{EventQueue, Request};
 
 /// The disk, and the way to the device that the machine of the moment has for it.
 #[derive(Debug)]
-pub(super) struct LentDisk {
+pub struct LentDisk {
     disk: Disk,
     resizer: Arc<Mutex<Option<Resizer>>>,
 }

@@ -106,6 +106,19 @@ fn cpus_and_devices_have_their_limits() {
 }
 
 #[test]
+fn slots_are_on_pci_beside_the_devices() {
+    let mut config = good();
+    config.hotplug_slots = 30;
+    assert_eq!(keys(&config), [""; 0]);
+    config.hotplug_slots = 31;
+    assert_eq!(keys(&config), ["hotplug-slots"]);
+    config.rng = false;
+    assert_eq!(keys(&config), [""; 0]);
+    config.transport = Transport::Mmio;
+    assert_eq!(keys(&config), ["hotplug-slots"]);
+}
+
+#[test]
 fn devices_on_pci_are_not_announced_on_the_command_line() {
     let mut config = good();
     config.mmio_cmdline = true;
