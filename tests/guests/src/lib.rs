@@ -17,6 +17,7 @@ pub mod cmos;
 pub mod console;
 pub mod dma;
 pub mod entry;
+pub mod hotplug;
 pub mod interrupts;
 pub mod ioapic;
 pub mod lapic;

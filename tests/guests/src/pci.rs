@@ -34,6 +34,8 @@ pub mod command {
 
 /// Capability identifiers.
 pub mod capability {
+    /// A message.
+    pub const MSI: u8 = 0x05;
     /// The vendor's.
     pub const VENDOR: u8 = 0x09;
     /// PCI Express.
@@ -42,9 +44,11 @@ pub mod capability {
     pub const MSIX: u8 = 0x11;
 }
 
-/// Function 0 of a device on bus 0.
+/// Function 0 of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Function {
+    /// Bus number.
+    pub bus: u8,
     /// Device number.
     pub device: u8,
 }
@@ -53,12 +57,18 @@ impl Function {
     /// All of bus 0; none in a machine without PCI.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..DEVICES)
-            .map(|device| Self { device })
-            .filter(|function| function.read_u16(register::ID) != 0xffff)
+            .map(|device| Self { bus: 0, device })
+            .filter(|function| function.is_there())
+    }
+
+    /// Whether there is a function.
+    pub fn is_there(self) -> bool {
+        self.read_u16(register::ID) != 0xffff
     }
 
     fn select(self, offset: u8) -> u16 {
-        let address = 1 << 31 | u32::from(self.device) << 11 | u32::from(offset & !3);
+        let function = u32::from(self.bus) << 16 | u32::from(self.device) << 11;
+        let address = 1 << 31 | function | u32::from(offset & !3);
         port::write_u32(ADDRESS, address);
         DATA + u16::from(offset & 3)
     }

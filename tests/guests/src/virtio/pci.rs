@@ -73,7 +73,12 @@ impl PciRegisters {
         })
     }
 
-    fn of(function: Function) -> Self {
+    /// The parts of a function, which decodes memory below 4 GiB.
+    ///
+    /// # Panics
+    ///
+    /// When it has no virtio capabilities.
+    pub fn of(function: Function) -> Self {
         let find = |kind| {
             function
                 .capabilities(capability::VENDOR)

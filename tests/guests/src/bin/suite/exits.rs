@@ -37,7 +37,7 @@ fn pio(machine: &Machine) {
 fn mmio(machine: &Machine) {
     if machine.option("pci").is_some() {
         let device = machine.number("pci", 0) as u8;
-        Function { device }.enable();
+        Function { bus: 0, device }.enable();
     }
     let (address, count) = (
         machine.number("address", 0xfe00_0000),

@@ -8,6 +8,7 @@ mod acpi;
 mod boot;
 mod exits;
 mod hostile;
+mod hotplug;
 mod interrupts;
 mod pci;
 mod ring_0;
@@ -28,6 +29,7 @@ const TESTS: &[&[(&str, Test)]] = &[
     boot::TESTS,
     exits::TESTS,
     hostile::TESTS,
+    hotplug::TESTS,
     interrupts::TESTS,
     pci::TESTS,
     ring_0::TESTS,

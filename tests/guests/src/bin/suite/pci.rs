@@ -66,7 +66,7 @@ fn ecam(machine: &Machine) {
     let (address, last_bus) = machine.acpi().configuration_spaces().expect("MCFG");
     assert_eq!(last_bus, 0, "last bus");
     for device in 0..32 {
-        let function = Function { device };
+        let function = Function { bus: 0, device };
         // SAFETY: the MCFG says that configuration spaces are there.
         let space = unsafe { Registers::at(address as usize + usize::from(device) * 0x8000) };
         for offset in (0..=0xfc).step_by(4) {
