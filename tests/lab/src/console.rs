@@ -3,8 +3,8 @@
 //! A thread reads what the machine writes; the test's thread searches in what has come so far. Every
 //! text is found once: what was read up to it is behind the test.
 
+use std::fmt;
 use std::io::{Read, Write};
-use std::process::{ChildStdin, ChildStdout};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,11 +46,19 @@ pub enum ConsoleError {
 }
 
 /// Both directions of a serial console.
-#[derive(Debug)]
 pub struct Console {
-    input: ChildStdin,
+    input: Box<dyn Write + Send>,
     received: Arc<Received>,
     commands: u32,
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Console")
+            .field("commands", &self.commands)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -74,8 +82,10 @@ impl Received {
 }
 
 impl Console {
-    /// The console of a machine whose serial port is on its standard input and output.
-    pub fn new(input: ChildStdin, output: ChildStdout) -> Self {
+    /// The console of a machine whose serial port reads what is written to `input`, and writes what is read
+    /// from `output`.
+    pub fn new(input: impl Write + Send + 'static, output: impl Read + Send + 'static) -> Self {
+        let input = Box::new(input);
         let received = Arc::new(Received::default());
         let reader = Arc::clone(&received);
         thread::spawn(move || read_all(output, &reader));
@@ -168,7 +178,7 @@ impl Console {
     }
 }
 
-fn read_all(mut output: ChildStdout, received: &Received) {
+fn read_all(mut output: impl Read, received: &Received) {
     let mut buffer = [0; 4096];
     loop {
         let length = output.read(&mut buffer).unwrap_or(0);

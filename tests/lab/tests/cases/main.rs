@@ -4,6 +4,7 @@
 
 mod boot;
 mod disk;
+mod hotplug;
 mod lifecycle;
 mod net;
 mod pci;

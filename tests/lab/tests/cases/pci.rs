@@ -6,7 +6,7 @@ use std::fs::File;
 use crate::setup::{self, COMMAND_LIMIT};
 
 /// Words of Linux when firmware, bridges or functions are not as they should be.
-const COMPLAINTS: &str = "FW Bug|Firmware Bug|firmware bug|can't claim|no compatible bridge|failed to assign|\
+pub(crate) const COMPLAINTS: &str = "FW Bug|Firmware Bug|firmware bug|can't claim|no compatible bridge|failed to assign|\
                           BAR [0-9]*: no space|not reserved|ACPI Error|ACPI BIOS Error|irq .*nobody cared";
 
 #[test]
