@@ -16,6 +16,8 @@ const BYTES: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CapabilityId {
+    /// Power states.
+    PowerManagement = 0x01,
     /// A message-signalled interrupt.
     Msi = 0x05,
     /// Whatever the function's vendor says; its third byte is its length.
@@ -54,6 +56,8 @@ pub struct ConfigurationSpace {
     /// What a reset brings back.
     initial: [u8; BYTES],
     bars: [Option<Bar>; BARS],
+    /// The function sleeps: it decodes nothing and sends nothing.
+    asleep: bool,
     /// Where the offset of the next capability goes.
     link: usize,
     /// First byte after the last capability.
@@ -78,6 +82,7 @@ impl ConfigurationSpace {
             writable: [0; BYTES],
             initial: [0; BYTES],
             bars: [None; BARS],
+            asleep: false,
             link: usize::from(register::CAPABILITIES),
             end: usize::from(register::HEADER_END),
         };
@@ -196,6 +201,16 @@ impl ConfigurationSpace {
     /// Brings back what was there before the guest's first write: address and command are 0.
     pub fn reset(&mut self) {
         self.bytes = self.initial;
+        self.asleep = false;
+    }
+
+    /// Whether the function sleeps, in power state D3hot.
+    pub(crate) const fn is_asleep(&self) -> bool {
+        self.asleep
+    }
+
+    pub(crate) const fn set_asleep(&mut self, asleep: bool) {
+        self.asleep = asleep;
     }
 
     /// The number of `N` bytes at `offset`.
@@ -219,10 +234,10 @@ impl ConfigurationSpace {
     }
 
     /// The addresses that base address register `index` claims now: `None` without registers there, while
-    /// memory is not decoded, or at the end of the address space.
+    /// memory is not decoded or the function sleeps, or at the end of the address space.
     pub fn decoded(&self, index: usize) -> Option<Range<u64>> {
         let bar = self.bar(index)?;
-        if !self.has_command(header::command::MEMORY) {
+        if self.asleep || !self.has_command(header::command::MEMORY) {
             return None;
         }
         let offset = bar_offset(index);

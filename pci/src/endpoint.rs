@@ -11,6 +11,7 @@ use crate::express::{EndpointKind, Express};
 use crate::header::{Identity, command, register, status};
 use crate::intx::{INTA, Intx};
 use crate::msix::{Msix, MsixPlace};
+use crate::power::PowerManagement;
 use crate::register::Register16;
 
 /// What a write to the configuration space asks of its function.
@@ -29,6 +30,7 @@ pub enum ConfigWrite {
 pub struct Endpoint {
     configuration: ConfigurationSpace,
     express: Express,
+    power: PowerManagement,
     /// The bridges above it, if there are any, let its requests pass.
     requests_forwarded: bool,
     /// The vectors, and where their message control is.
@@ -45,9 +47,11 @@ impl Endpoint {
     pub fn new(identity: Identity, kind: EndpointKind) -> Result<Self, ConfigurationError> {
         let mut configuration = ConfigurationSpace::new(identity);
         let express = Express::endpoint(&mut configuration, kind)?;
+        let power = PowerManagement::add(&mut configuration)?;
         Ok(Self {
             configuration,
             express,
+            power,
             requests_forwarded: true,
             msix: None,
             intx: None,
@@ -103,7 +107,8 @@ impl Endpoint {
     /// Whether the function may access memory now. Its messages are held back here where it may not;
     /// holding the rest back is for the function.
     pub fn is_bus_master(&self) -> bool {
-        self.requests_forwarded && self.configuration.has_command(command::BUS_MASTER)
+        let enabled = self.configuration.has_command(command::BUS_MASTER);
+        enabled && self.requests_forwarded && !self.configuration.is_asleep()
     }
 
     /// Takes whether the bridges above let requests pass: they do at first.
@@ -133,6 +138,7 @@ impl Endpoint {
         if let Some((msix, control)) = &self.msix {
             control.show(msix.control(), offset, data);
         }
+        self.power.show(&self.configuration, offset, data);
     }
 
     /// Takes a write.
@@ -141,6 +147,7 @@ impl Endpoint {
             return ConfigWrite::Reset;
         }
         self.configuration.write(offset, data);
+        self.power.write(&mut self.configuration, offset, data);
         if let Some((msix, control)) = &self.msix
             && let Some(value) = control.written(msix.control(), offset, data)
         {
@@ -152,10 +159,9 @@ impl Endpoint {
         if let Some((msix, _)) = &self.msix {
             msix.set_bus_master(self.is_bus_master());
         }
-        if let Some(intx) = &self.intx
-            && offset < u16::from(register::STATUS)
-        {
-            intx.set_disabled(self.configuration.has_command(command::INTX_DISABLE));
+        if let Some(intx) = &self.intx {
+            let disabled = self.configuration.has_command(command::INTX_DISABLE);
+            intx.set_disabled(disabled || self.configuration.is_asleep());
         }
         ConfigWrite::Done
     }

@@ -40,6 +40,7 @@ mod lock;
 mod msi;
 mod msix;
 mod ports;
+mod power;
 mod register;
 mod root_complex;
 mod root_port;

@@ -46,7 +46,7 @@ fn interrupts_by_pin_and_by_message() {
 
 #[test]
 fn functions_and_queues_are_reset() {
-    MachineBuilder::suite("pci-flr,pci-queue-reset,pci-bus-master,pci-window,rng").pass();
+    MachineBuilder::suite("pci-flr,pci-queue-reset,pci-bus-master,pci-power,pci-window,rng").pass();
 }
 
 #[test]

@@ -168,6 +168,53 @@ fn a_function_level_reset_is_asked_for_by_one_bit() {
 }
 
 #[test]
+fn a_function_that_sleeps_does_nothing_and_forgets_nothing() {
+    let mut machine = machine();
+    let bar = Bar {
+        size_bytes: 0x1000,
+        width: crate::BarWidth::Bits32,
+        prefetchable: false,
+    };
+    machine.endpoint.add_bar(0, bar).unwrap();
+    let control = machine.find(CapabilityId::PowerManagement) + 4;
+    assert_eq!(machine.read(control - 4) >> 16, 3);
+    machine.write(0x10, &0xc000_0000_u32.to_le_bytes());
+    machine.write(4, &[6, 0]);
+    let msix = machine.find(CapabilityId::MsiX) + 2;
+    machine.write(msix, &0x8000_u16.to_le_bytes());
+    machine.msix.write_table(8, &77_u64.to_le_bytes());
+    let decodes = |machine: &Machine| machine.endpoint.configuration().decoded(0).is_some();
+    for (state, sleeps) in [(1, false), (2, false), (3, true), (1, true), (2, true)] {
+        machine.write(control, &[state, 0]);
+        assert_eq!(decodes(&machine), !sleeps, "state {state}");
+        assert_eq!(machine.endpoint.is_bus_master(), !sleeps);
+        assert_eq!(machine.read(control), if sleeps { 0xb } else { 8 });
+    }
+    machine.msix.fire(0);
+    assert!(machine.probe.sent.lock().unwrap().is_empty());
+    // The rest of the register leaves the state as it is.
+    machine.write(control + 1, &[0xff]);
+    assert_eq!(machine.read(control), 0xb);
+    machine.write(control, &[0, 0]);
+    assert!(decodes(&machine) && machine.endpoint.is_bus_master());
+    assert_eq!(machine.probe.sent.lock().unwrap().len(), 1);
+    machine.write(control, &[3]);
+    machine.endpoint.reset();
+    assert_eq!(machine.read(control), 8);
+}
+
+#[test]
+fn the_pin_of_a_function_that_sleeps_is_still() {
+    let mut machine = machine();
+    let control = machine.find(CapabilityId::PowerManagement) + 4;
+    machine.intx.raise(1);
+    machine.write(control, &[3]);
+    assert!(!machine.level());
+    machine.write(control, &[0]);
+    assert!(machine.level());
+}
+
+#[test]
 fn an_endpoint_behind_a_port_has_a_link() {
     let identity = Identity {
         vendor_id: 0x1af4,

@@ -34,6 +34,8 @@ pub mod command {
 
 /// Capability identifiers.
 pub mod capability {
+    /// Power states.
+    pub const POWER: u8 = 0x01;
     /// A message.
     pub const MSI: u8 = 0x05;
     /// The vendor's.

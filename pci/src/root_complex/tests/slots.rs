@@ -288,8 +288,8 @@ proptest! {
             for (owner, requests) in owners.iter().zip(requests) {
                 prop_assert!(owner.permitted.load(Ordering::SeqCst) <= requests);
             }
-            for page in 0..0x80 {
-                let address = BELOW + page * 0x2_0000;
+            for megabyte in 0..8 {
+                let address = BELOW + megabyte * 0x10_0000;
                 let owner = at(&complex, address);
                 if owner != 0xff {
                     prop_assert!(present[index(owner)]);

@@ -22,6 +22,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("pci-flr", function_level_reset),
     ("pci-queue-reset", queue_reset),
     ("pci-bus-master", bus_master),
+    ("pci-power", power_states),
     ("pci-window", window),
     ("pci-none", none),
 ];
@@ -52,7 +53,7 @@ fn scan(machine: &Machine) {
         devices += 1;
         assert_eq!(id & 0xffff, 0x1af4, "vendor");
         assert_eq!(class & 0xff, 1, "revision");
-        for id in [capability::EXPRESS, capability::MSIX] {
+        for id in [capability::EXPRESS, capability::MSIX, capability::POWER] {
             assert_eq!(function.capabilities(id).count(), 1, "capability {id:#x}");
         }
         assert_eq!(function.capabilities(capability::VENDOR).count(), 5);
@@ -328,6 +329,32 @@ fn bus_master(machine: &Machine) {
     device.reset();
     function.enable();
     exercise(device);
+}
+
+/// A device that sleeps has no registers and touches nothing, and goes on where it was when it wakes.
+fn power_states(machine: &Machine) {
+    let device = entropy_device(machine);
+    let function = device.function().function;
+    let power = function.capabilities(capability::POWER).next();
+    let control = power.expect("power management") + 4;
+    let mut entropy = EntropyDevice::start(device, 0);
+    let data = DmaBuffer::allocate(64, 1);
+    for _ in 0..3 {
+        entropy.fill(Layout::Chain, data);
+        function.write_u16(control, 3);
+        assert_eq!(function.read_u16(control) & 3, 3, "D3hot");
+        assert_eq!(device.status(), 0xff, "registers are decoded");
+        let used = entropy.queue.used_index();
+        let buffers = [Buffer::FromDevice(data)];
+        entropy.queue.set_request(0, Layout::Chain, &buffers);
+        entropy.queue.publish(0);
+        spin(MILLISECONDS);
+        assert_eq!(entropy.queue.used_index(), used, "a completion");
+        function.write_u16(control, 0);
+        assert_eq!(device.status(), 0xf, "status");
+        assert_eq!(entropy.queue.wait_used(device), (0, 64));
+    }
+    device.reset();
 }
 
 /// Registers can be reached through the configuration space alone.
