@@ -10,6 +10,7 @@ pub mod disk;
 pub mod guests;
 mod machine;
 pub mod network;
+pub mod write_log;
 
 pub use cargo_build::cuddy;
 pub use machine::{Finished, Machine, MachineBuilder};

@@ -108,6 +108,14 @@ impl DmaBuffer {
         unsafe { (place.address as *mut u16).write_volatile(value) };
     }
 
+    /// Writes the 64-bit number at `offset` bytes, a multiple of eight, in one access.
+    pub fn write_u64(self, offset: usize, value: u64) {
+        let place = self.slice(offset, 8);
+        assert!(place.address.is_multiple_of(8));
+        // SAFETY: free RAM, in bounds, aligned; no Rust reference to it exists.
+        unsafe { (place.address as *mut u64).write_volatile(value) };
+    }
+
     /// Reads the 32-bit number at `offset`.
     pub fn read_u32(self, offset: usize) -> u32 {
         let mut bytes = [0; 4];

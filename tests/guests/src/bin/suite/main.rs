@@ -18,6 +18,7 @@ mod smp;
 mod virtio_blk;
 mod virtio_net;
 mod virtio_rng;
+mod write_log;
 
 use runtime::Machine;
 use runtime::boot_info::Protocol;
@@ -39,6 +40,7 @@ const TESTS: &[&[(&str, Test)]] = &[
     virtio_blk::TESTS,
     virtio_net::TESTS,
     virtio_rng::TESTS,
+    write_log::TESTS,
 ];
 
 /// Entered at ring 3, on the boot processor, by the runtime's assembly.
