@@ -108,7 +108,8 @@ pub(crate) struct Image {
     _lock: Option<File>,
     /// Bypasses the page cache.
     pub direct: Option<DirectFile>,
-    /// What is in the file, where that is not the disk itself; the files are then not used otherwise.
+    /// What is in the file, where that is not the disk itself; the files are then used only where it says that
+    /// data is.
     pub qcow2: Option<Qcow2Image>,
     /// Grows while engines are at work.
     pub size_bytes: AtomicU64,
@@ -168,7 +169,7 @@ impl Disk {
         if size_bytes == 0 {
             return Err(OpenError::Empty { path: path.clone() });
         }
-        let direct = match options.cache.is_direct() && qcow2.is_none() {
+        let direct = match options.cache.is_direct() {
             true => Some(open_direct(&file, options)?),
             false => None,
         };

@@ -12,6 +12,7 @@
 
 mod error_log;
 mod inline;
+mod places;
 mod pool;
 mod uring;
 
@@ -30,6 +31,7 @@ use crate::transfer::{Fit, fit};
 use crate::{IoError, SECTOR_BYTES};
 use error_log::ErrorLog;
 use inline::{Attempt, Inline};
+use places::Places;
 use pool::Pool;
 use uring::Uring;
 
@@ -50,6 +52,7 @@ pub enum EngineKind {
 pub struct Engine {
     image: Arc<Image>,
     inline: Inline,
+    places: Places,
     backend: Backend,
     /// Carries out what the ring does not take; started when there is such a request.
     helpers: Option<Pool>,
@@ -83,11 +86,6 @@ impl Engine {
     pub(crate) fn new(image: Arc<Image>, kind: EngineKind, depth: usize) -> io::Result<Self> {
         let depth = depth.max(1);
         let event = EventFd::new(EFD_NONBLOCK)?;
-        // A ring does not know what is in the file.
-        let kind = match (kind, &image.qcow2) {
-            (EngineKind::IoUring, Some(_)) => EngineKind::Threads,
-            (kind, _) => kind,
-        };
         let backend = match kind {
             EngineKind::IoUring => match Uring::new(&image, depth, &event) {
                 Ok(ring) => Backend::Uring(Box::new(ring)),
@@ -104,6 +102,7 @@ impl Engine {
         };
         Ok(Self {
             inline: Inline::new(&image),
+            places: Places::default(),
             image,
             backend,
             helpers: None,
@@ -175,6 +174,9 @@ impl Engine {
         if self.batch > 0 {
             self.last_batch = std::mem::take(&mut self.batch);
         }
+        if let Some(helpers) = &self.helpers {
+            helpers.let_signal(false);
+        }
         if let Backend::Uring(ring) = &mut self.backend
             && ring.in_flight() > 0
         {
@@ -223,10 +225,12 @@ impl Engine {
     ///
     /// As for [`commit`](Self::commit).
     pub fn prepare_wait(&mut self) -> io::Result<bool> {
-        if let Backend::Uring(ring) = &mut self.backend {
-            if ring.in_flight() == 0 {
-                return Ok(self.completions.is_empty());
-            }
+        if let Some(helpers) = &self.helpers {
+            helpers.let_signal(true);
+        }
+        if let Backend::Uring(ring) = &mut self.backend
+            && ring.in_flight() > 0
+        {
             ring.let_signal(true);
             // What completed before that has signalled nothing.
             if ring.needs_enter() {
@@ -342,7 +346,7 @@ impl Engine {
         {
             return self.complete(tag, Err(IoError::Host(error)));
         }
-        let mut done_bytes = 0;
+        let (mut place, mut done_bytes) = (None, 0);
         match work {
             Work::Flush if !self.image.flushes() => return self.complete(tag, Ok(())),
             Work::Transfer { direction, offset } => {
@@ -351,22 +355,26 @@ impl Engine {
                     return self.complete(tag, Ok(()));
                 }
                 if !matches!(self.backend, Backend::Sync(_)) {
-                    // Threads have no system call to share.
-                    let alone = !matches!(self.backend, Backend::Uring(_))
-                        || (self.batch <= 1
-                            && self.last_batch <= 1
-                            && self.in_flight == 0
-                            && self.completions.is_empty());
-                    let attempt =
-                        self.inline
-                            .attempt(alone, &self.image, direction, offset, buffers, length);
-                    match attempt {
-                        Attempt::Done => return self.complete(tag, Ok(())),
-                        Attempt::Failed(error) => {
-                            self.log.write(&self.image.path, &work, &error);
-                            return self.complete(tag, Err(IoError::Host(error)));
+                    let at = match &self.image.qcow2 {
+                        None => Some(offset),
+                        Some(qcow2) => {
+                            place = self.places.hold(qcow2, direction, offset, length);
+                            place
                         }
-                        Attempt::Partly(count) => done_bytes = count,
+                    };
+                    if let Some(at) = at {
+                        match self.attempt(direction, at, buffers, length) {
+                            Attempt::Done => {
+                                self.release(&mut place);
+                                return self.complete(tag, Ok(()));
+                            }
+                            Attempt::Failed(error) => {
+                                self.release(&mut place);
+                                self.log.write(&self.image.path, &work, &error);
+                                return self.complete(tag, Err(IoError::Host(error)));
+                            }
+                            Attempt::Partly(count) => done_bytes = count,
+                        }
                     }
                 }
             }
@@ -374,10 +382,42 @@ impl Engine {
         }
         let mut rest = self.spare.pop().unwrap_or_else(Rest::with_room);
         rest.fill(buffers);
-        let mut job = Job { tag, work, rest };
+        let mut job = Job {
+            tag,
+            work,
+            place,
+            rest,
+        };
         job.advance(done_bytes);
         self.in_flight = self.in_flight.saturating_add(1);
         self.hand_over(job);
+    }
+
+    /// Transfers at once what can be transferred at once, at this offset of the file.
+    fn attempt(
+        &mut self,
+        direction: Direction,
+        offset: u64,
+        buffers: &[IoBuffer],
+        length: u64,
+    ) -> Attempt {
+        // Threads have no system call to share.
+        let alone = !matches!(self.backend, Backend::Uring(_))
+            || (self.batch <= 1
+                && self.last_batch <= 1
+                && self.in_flight == 0
+                && self.completions.is_empty());
+        self.inline
+            .attempt(alone, &self.image, direction, offset, buffers, length)
+    }
+
+    /// Nothing goes on at `place` any more.
+    fn release(&self, place: &mut Option<u64>) {
+        if place.take().is_some()
+            && let Some(qcow2) = &self.image.qcow2
+        {
+            qcow2.release();
+        }
     }
 
     /// Gives `job` to whoever carries such a one out. It counts as in flight already.
@@ -389,10 +429,16 @@ impl Engine {
             }
             Backend::Threads => self.give_to_helpers(job),
             Backend::Uring(ring) => {
+                // A ring knows nothing of what is in the file.
+                let is_raw = self.image.qcow2.is_none();
                 let belongs_there = match (job.work, &self.image.direct) {
-                    (Work::Flush, _) | (Work::Transfer { .. }, None) => true,
+                    (Work::Flush, _) => is_raw,
+                    (Work::Transfer { .. }, None) => is_raw || job.place.is_some(),
                     (Work::Transfer { offset, .. }, Some(direct)) => {
-                        fit(direct, offset, job.rest.buffers()) == Fit::Whole
+                        let offset = if is_raw { Some(offset) } else { job.place };
+                        offset.is_some_and(|offset| {
+                            fit(direct, offset, job.rest.buffers()) == Fit::Whole
+                        })
                     }
                     (Work::Discard { .. } | Work::WriteZeroes { .. }, _) => false,
                 };
@@ -407,11 +453,17 @@ impl Engine {
 
     /// Gives `job` to threads; where there are none to be had, carries it out here.
     fn give_to_helpers(&mut self, mut job: Job) {
+        // They find the place by themselves.
+        self.release(&mut job.place);
         if self.helpers.is_none() {
             let event = self.event.try_clone();
             let made = event.and_then(|event| Pool::new(&self.image, event, self.depth));
             match made {
                 Ok(pool) => self.helpers = Some(pool),
+                Err(error) if self.image.qcow2.is_some() => {
+                    // What gives clusters back would wait for transfers that only this thread can end.
+                    return self.finish(job, Err(IoError::Host(error)));
+                }
                 Err(error) => {
                     self.log.write(&self.image.path, &job.work, &error);
                     let result = Executor::new(Arc::clone(&self.image)).run(&mut job);
@@ -450,6 +502,8 @@ impl Engine {
         };
         match (usize::try_from(answer), direction) {
             (Ok(_), None) => self.finish(job, Ok(())),
+            // The last cluster of an image may be longer than its file.
+            (Ok(0), Some(_)) if job.place.is_some() => self.give_to_helpers(job),
             (Ok(0), Some(direction)) => {
                 self.finish(job, Err(IoError::Host(direction.cut_short())));
             }
@@ -476,7 +530,8 @@ impl Engine {
     }
 
     /// The end of a job that was in flight.
-    fn finish(&mut self, job: Job, result: Result<(), IoError>) {
+    fn finish(&mut self, mut job: Job, result: Result<(), IoError>) {
+        self.release(&mut job.place);
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Err(IoError::Host(error)) = &result {
             self.image.note_error(&job.work, error);

@@ -10,20 +10,25 @@
 //!   chain that is a loop is refused.
 //! - What gives clusters back excludes all other requests, as it takes mappings away from under them.
 //!
-//! Requests are carried out on the threads of an engine, several at a time.
+//! Most requests need nothing of the format but the place of their clusters in the file: an engine asks for
+//! it ([`Qcow2Image::hold`]) and transfers there as with a raw disk. All others are carried out on the threads of an
+//! engine, several at a time.
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread;
+use std::time::Duration;
 
 use imago::file::File as Storage;
 use imago::format::PreallocateMode;
 use imago::format::gate::ImplicitOpenGate;
 use imago::qcow2::Qcow2;
-use imago::{FormatAccess, FormatDriverBuilder, Storage as _, StorageOpenOptions};
+use imago::{FormatAccess, FormatDriverBuilder, ShallowMapping, Storage as _, StorageOpenOptions};
 
 use crate::CacheMode;
 use crate::lock::{self, LockOutcome};
@@ -32,11 +37,15 @@ use crate::lock::{self, LockOutcome};
 const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// Longest backing chain.
 const CHAIN_MAX: usize = 64;
+/// How long what gives clusters back waits before it looks again whether somebody still transfers there.
+const HOLD_CHECK: Duration = Duration::from_micros(50);
 
 /// An open image.
 #[derive(Debug)]
 pub(crate) struct Qcow2Image {
     access: RwLock<FormatAccess<Storage>>,
+    /// Transfers that go on at places that `hold` gave.
+    held: AtomicUsize,
     /// Clears the data of a backing file that is shorter.
     has_backing: bool,
     /// A flush reaches the file and not the disk.
@@ -79,6 +88,7 @@ impl Qcow2Image {
         let has_backing = image.implicit_backing_file().is_some();
         Ok(Self {
             access: RwLock::new(FormatAccess::new(image)),
+            held: AtomicUsize::new(0),
             has_backing,
             is_unsafe: cache == CacheMode::Unsafe,
             _locks: held.take(),
@@ -96,6 +106,33 @@ impl Qcow2Image {
 
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.shared().write(bytes, offset)
+    }
+
+    /// Where in the image's own file the `length` bytes from `offset` on are, if they are there in one piece
+    /// and `writes` need no other place. No cluster goes away from there until [`release`](Self::release),
+    /// which has to follow: the library keeps mappings while nobody has exclusive access.
+    ///
+    /// Reads a table from the file where it is not in memory.
+    pub(crate) fn hold(&self, offset: u64, length: u64, writes: bool) -> Option<u64> {
+        let access = self.access.try_read().ok()?;
+        match access.get_shallow_mapping(offset, length).ok()? {
+            (
+                ShallowMapping::Raw {
+                    offset, writable, ..
+                },
+                mapped,
+            ) if mapped >= length && (writable || !writes) => {
+                // Still with the lock.
+                self.held.fetch_add(1, Ordering::AcqRel);
+                Some(offset)
+            }
+            _ => None,
+        }
+    }
+
+    /// The transfer at a place that [`hold`](Self::hold) gave has ended.
+    pub(crate) fn release(&self) {
+        self.held.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// What was written is in the files, and on the disk where flushes mean that.
@@ -138,8 +175,14 @@ impl Qcow2Image {
         self.access.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Not for a thread that has an engine: transfers end when their engines look at them.
     fn exclusive(&self) -> RwLockWriteGuard<'_, FormatAccess<Storage>> {
-        self.access.write().unwrap_or_else(PoisonError::into_inner)
+        let access = self.access.write().unwrap_or_else(PoisonError::into_inner);
+        // No other can begin now.
+        while self.held.load(Ordering::Acquire) > 0 {
+            thread::sleep(HOLD_CHECK);
+        }
+        access
     }
 }
 

@@ -60,6 +60,9 @@ pub struct Completion {
 pub(crate) struct Job {
     pub tag: u64,
     pub work: Work,
+    /// Where in the image's file the bytes of a transfer are, while that is held for the job
+    /// ([`Qcow2Image::hold`](crate::qcow2::Qcow2Image::hold)). A raw disk has them at their own offset.
+    pub place: Option<u64>,
     /// The buffers of a transfer; its memory is used again by another request.
     pub rest: Rest,
 }
@@ -105,8 +108,12 @@ impl Job {
     /// Takes off what has been transferred.
     pub(crate) fn advance(&mut self, count: usize) {
         self.rest.advance(count);
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
         if let Work::Transfer { offset, .. } = &mut self.work {
-            *offset = offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+            *offset = offset.saturating_add(count);
+        }
+        if let Some(place) = &mut self.place {
+            *place = place.saturating_add(count);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use block::{CacheMode, Disk, DiskOptions, Engine, EngineKind, IoBuffer, Operation};
+use block::image::{self, CreateOptions};
+use block::{CacheMode, Disk, DiskOptions, Engine, EngineKind, ImageFormat, IoBuffer, Operation};
 
 /// The system's allocator, and how often it was asked for memory.
 struct Counting;
@@ -69,6 +70,30 @@ fn turn(engine: &mut Engine, buffers: &[IoBuffer]) {
     }
 }
 
+/// Writes and reads, in clusters that are there.
+fn transfers(engine: &mut Engine, buffers: &[IoBuffer]) {
+    for is_write in [true, false] {
+        for tag in 0..DEPTH {
+            let (sector, place) = (tag * 8, usize::try_from(tag).unwrap());
+            let buffers = &buffers[place..=place];
+            let operation = if is_write {
+                Operation::Write {
+                    sector,
+                    buffers,
+                    durable: false,
+                }
+            } else {
+                Operation::Read { sector, buffers }
+            };
+            engine.submit(tag, operation);
+        }
+        engine.drain().unwrap();
+        while let Some(completion) = engine.next_completion() {
+            completion.result.unwrap();
+        }
+    }
+}
+
 #[test]
 fn requests_allocate_nothing() {
     // On a file system with O_DIRECT, which the one for temporary files may not have.
@@ -110,5 +135,33 @@ fn requests_allocate_nothing() {
             });
             assert_eq!(fewest.min(), Some(0), "{kind:?} {cache:?}");
         }
+    }
+    // Of a qcow2 image, those that need no other cluster.
+    let path = directory.path().join("disk.qcow2");
+    let options = CreateOptions {
+        format: ImageFormat::Qcow2,
+        size_bytes: Some(1 << 20),
+        ..CreateOptions::default()
+    };
+    image::create(&path, &options).unwrap();
+    for cache in [CacheMode::Writeback, CacheMode::None] {
+        let disk = Disk::open(&DiskOptions {
+            cache,
+            format: ImageFormat::Qcow2,
+            ..DiskOptions::new(&path)
+        })
+        .unwrap();
+        let mut engine = disk.engine(EngineKind::IoUring, 32).unwrap();
+        for _ in 0..4 {
+            transfers(&mut engine, &buffers);
+        }
+        let fewest = (0..4).map(|_| {
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            for _ in 0..10 {
+                transfers(&mut engine, &buffers);
+            }
+            ALLOCATIONS.load(Ordering::Relaxed) - before
+        });
+        assert_eq!(fewest.min(), Some(0), "qcow2 {cache:?}");
     }
 }

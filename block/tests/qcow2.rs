@@ -220,9 +220,8 @@ fn change(engine: &mut Engine, model: &mut [u8], seed: u64) {
 
 #[test]
 fn what_qemu_made_is_read_and_changed_and_what_was_changed_qemu_finds_clean() {
-    let program = std::env::current_exe().unwrap();
-    for (index, (creation, cache, kind)) in [
-        ("compat=0.10", CacheMode::Writeback, EngineKind::IoUring),
+    for (index, (creation, cache, other_kind)) in [
+        ("compat=0.10", CacheMode::Writeback, EngineKind::Threads),
         ("compat=1.1", CacheMode::None, EngineKind::Threads),
         ("cluster_size=512", CacheMode::Writeback, EngineKind::Sync),
         (
@@ -241,31 +240,40 @@ fn what_qemu_made_is_read_and_changed_and_what_was_changed_qemu_finds_clean() {
     .into_iter()
     .enumerate()
     {
-        let folder = TempDir::new_in(program.parent().unwrap()).unwrap();
-        let seed = u64::try_from(index).unwrap() + 77;
-        let mut model = pattern(seed, SIZE);
-        fs::write(folder.path().join("source.raw"), &model).unwrap();
-        qemu(
-            folder.path(),
-            &format!("convert -f raw -O qcow2 -o {creation} source.raw disk.qcow2"),
-        );
-        let options = DiskOptions {
-            cache,
-            ..options(folder.path().join("disk.qcow2"))
-        };
-        let disk = Disk::open(&options).unwrap();
-        assert_eq!(disk.sectors(), u64::try_from(SIZE / 512).unwrap());
-        let mut engine = disk.engine(kind, 16).unwrap();
-        assert!(read(&mut engine, 0, SIZE) == model, "{creation}");
-        change(&mut engine, &mut model, seed);
-        drop((engine, disk));
-        qemu(folder.path(), "check disk.qcow2");
-        assert!(content(folder.path(), "disk.qcow2") == model, "{creation}");
-        // And once more, from what is on the disk.
-        let disk = Disk::open(&options).unwrap();
-        let mut engine = disk.engine(kind, 16).unwrap();
-        assert!(read(&mut engine, 0, SIZE) == model, "{creation}");
+        for kind in [EngineKind::IoUring, other_kind] {
+            let seed = u64::try_from(index).unwrap() + 77;
+            read_and_change(creation, cache, kind, seed);
+        }
     }
+}
+
+/// Reads and changes an image that qemu-img made with `creation`.
+fn read_and_change(creation: &str, cache: CacheMode, kind: EngineKind, seed: u64) {
+    let program = std::env::current_exe().unwrap();
+    let folder = TempDir::new_in(program.parent().unwrap()).unwrap();
+    let mut model = pattern(seed, SIZE);
+    fs::write(folder.path().join("source.raw"), &model).unwrap();
+    qemu(
+        folder.path(),
+        &format!("convert -f raw -O qcow2 -o {creation} source.raw disk.qcow2"),
+    );
+    let options = DiskOptions {
+        cache,
+        ..options(folder.path().join("disk.qcow2"))
+    };
+    let disk = Disk::open(&options).unwrap();
+    assert_eq!(disk.sectors(), u64::try_from(SIZE / 512).unwrap());
+    let mut engine = disk.engine(kind, 16).unwrap();
+    assert_eq!(engine.kind(), kind);
+    assert!(read(&mut engine, 0, SIZE) == model, "{creation}");
+    change(&mut engine, &mut model, seed);
+    drop((engine, disk));
+    qemu(folder.path(), "check disk.qcow2");
+    assert!(content(folder.path(), "disk.qcow2") == model, "{creation}");
+    // And once more, from what is on the disk.
+    let disk = Disk::open(&options).unwrap();
+    let mut engine = disk.engine(kind, 16).unwrap();
+    assert!(read(&mut engine, 0, SIZE) == model, "{creation}");
 }
 
 #[test]
@@ -274,8 +282,9 @@ fn flushed_data_is_in_the_file_while_the_disk_is_open() {
     qemu(folder.path(), "create -f qcow2 disk.qcow2 4M");
     let disk = Disk::open(&options(folder.path().join("disk.qcow2"))).unwrap();
     let mut engine = disk.engine(EngineKind::IoUring, 4).unwrap();
-    assert_eq!(engine.kind(), EngineKind::Threads);
     let mut bytes = pattern(5, 2 * MIB);
+    write(&mut engine, 100, &mut pattern(4, 2 * MIB), false);
+    // Into clusters that are there.
     write(&mut engine, 100, &mut bytes, false);
     run(&mut engine, Operation::Flush).unwrap();
     // As a machine that is killed now would leave it.
@@ -334,7 +343,7 @@ fn backing_chains_show_what_is_not_written_and_are_not_changed() {
     let first_before = fs::read(path("base.raw")).unwrap();
     {
         let disk = Disk::open(&options(path("middle.qcow2"))).unwrap();
-        let mut engine = disk.engine(EngineKind::Threads, 16).unwrap();
+        let mut engine = disk.engine(EngineKind::IoUring, 16).unwrap();
         assert!(read(&mut engine, 0, SIZE) == model);
         change(&mut engine, &mut model, 1);
     }
@@ -344,7 +353,7 @@ fn backing_chains_show_what_is_not_written_and_are_not_changed() {
     );
     let second_before = fs::read(path("middle.qcow2")).unwrap();
     let disk = Disk::open(&options(path("top.qcow2"))).unwrap();
-    let mut engine = disk.engine(EngineKind::Threads, 16).unwrap();
+    let mut engine = disk.engine(EngineKind::IoUring, 16).unwrap();
     assert!(read(&mut engine, 0, SIZE) == model);
     change(&mut engine, &mut model, 2);
     // Nobody may write to what is behind it, and all may read it.
@@ -392,7 +401,7 @@ fn internal_snapshots_stay_what_they_were() {
     let mut model = before.clone();
     {
         let disk = Disk::open(&options(folder.path().join("disk.qcow2"))).unwrap();
-        let mut engine = disk.engine(EngineKind::Threads, 16).unwrap();
+        let mut engine = disk.engine(EngineKind::IoUring, 16).unwrap();
         change(&mut engine, &mut model, 8);
     }
     qemu(folder.path(), "check disk.qcow2");
@@ -402,6 +411,90 @@ fn internal_snapshots_stay_what_they_were() {
         "convert -l before -f qcow2 -O raw disk.qcow2 before.raw",
     );
     assert!(fs::read(folder.path().join("before.raw")).unwrap() == before);
+}
+
+/// Two queues, each with clusters of its own, that write, read, and give back at the same time.
+#[test]
+fn clusters_are_not_given_back_while_somebody_transfers_there() {
+    for cache in [CacheMode::Writeback, CacheMode::None] {
+        let program = std::env::current_exe().unwrap();
+        let folder = TempDir::new_in(program.parent().unwrap()).unwrap();
+        qemu(
+            folder.path(),
+            "create -f qcow2 -o cluster_size=4k disk.qcow2 1M",
+        );
+        let options = DiskOptions {
+            cache,
+            ..options(folder.path().join("disk.qcow2"))
+        };
+        let disk = Disk::open(&options).unwrap();
+        std::thread::scope(|scope| {
+            for queue in 0..2 {
+                let engine = disk.engine(EngineKind::IoUring, 16).unwrap();
+                scope.spawn(move || keep_changing(engine, queue));
+            }
+        });
+        drop(disk);
+        qemu(folder.path(), "check disk.qcow2");
+    }
+}
+
+/// Changes the clusters of a queue, every second of the disk's, sixteen at a time.
+fn keep_changing(mut engine: Engine, queue: u64) {
+    const CLUSTER: usize = 4096;
+    #[repr(align(4096))]
+    struct Cluster([u8; CLUSTER]);
+    let mut random = Random(queue + 5);
+    let mut model = [0_u8; 128];
+    for _ in 0..300 {
+        let mut memory: Vec<_> = (0..16).map(|_| Cluster([0xee; CLUSTER])).collect();
+        // Different ones, so that no two requests are for the same.
+        let first = usize::try_from(random.below(128)).unwrap();
+        let clusters: Vec<_> = (0..16).map(|index| (first + index * 7) % 128).collect();
+        for (tag, (&cluster, memory)) in (0..).zip(clusters.iter().zip(&mut memory)) {
+            let sector = (u64::try_from(cluster).unwrap() * 2 + queue) * 8;
+            let action = random.below(4);
+            let value = u8::try_from(random.below(255) + 1).unwrap();
+            if action < 2 {
+                memory.0.fill(value);
+            }
+            // SAFETY: the memory is not used before the requests have completed.
+            let buffers = [unsafe { IoBuffer::new(memory.0.as_mut_ptr(), CLUSTER) }];
+            let buffers = &buffers;
+            match action {
+                0 | 1 => {
+                    model[cluster] = value;
+                    let durable = action == 1 && value < 20;
+                    let write = Operation::Write {
+                        sector,
+                        buffers,
+                        durable,
+                    };
+                    engine.submit(tag, write);
+                }
+                2 => engine.submit(tag, Operation::Read { sector, buffers }),
+                _ => {
+                    model[cluster] = 0;
+                    let zero = Operation::WriteZeroes {
+                        sector,
+                        length_bytes: 4096,
+                        may_unmap: true,
+                        durable: false,
+                    };
+                    engine.submit(tag, zero);
+                    // For what is compared below.
+                    memory.0.fill(0);
+                }
+            }
+        }
+        engine.drain().unwrap();
+        while let Some(completion) = engine.next_completion() {
+            completion.result.unwrap();
+        }
+        for (&cluster, memory) in clusters.iter().zip(&memory) {
+            assert!(memory.0 == [model[cluster]; CLUSTER], "cluster {cluster}");
+        }
+    }
 }
 
 #[test]

@@ -65,8 +65,7 @@ pub(super) enum Attempt {
 impl Inline {
     pub(super) fn new(image: &Image) -> Self {
         let in_memory = host::is_in_memory(&image.file);
-        let never = image.direct.is_some() || image.qcow2.is_some();
-        let (reads, writes) = match (never, in_memory) {
+        let (reads, writes) = match (image.direct.is_some(), in_memory) {
             (true, _) => (Means::Never, Means::Never),
             (false, true) => (Means::Memory, Means::Memory),
             (false, false) => (Means::NoWait, Means::PageCache),

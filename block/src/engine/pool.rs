@@ -1,10 +1,11 @@
 //! A few threads that carry requests out, for hosts without io_uring, and for what io_uring does not take.
 //!
 //! A job moves to the threads and comes back when it has been carried out, with the memory of its buffer
-//! list. An event says that jobs came back. The threads end with the pool, after the jobs that they have.
+//! list. An event says that jobs came back, while somebody waits for it. The threads end with the pool, after the jobs that they have.
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -30,6 +31,10 @@ struct Shared {
     state: Mutex<State>,
     work: Condvar,
     done: Condvar,
+    /// Jobs that have come back, to be seen without the lock.
+    done_count: AtomicUsize,
+    /// Whether those signal the event.
+    signals: AtomicBool,
     event: EventFd,
 }
 
@@ -53,6 +58,8 @@ impl Pool {
                 }),
                 work: Condvar::new(),
                 done: Condvar::new(),
+                done_count: AtomicUsize::new(0),
+                signals: AtomicBool::new(true),
                 event,
             }),
             threads: Vec::with_capacity(THREADS),
@@ -76,7 +83,20 @@ impl Pool {
 
     /// The next job that has been carried out.
     pub(super) fn pop(&self) -> Option<(Job, Result<(), IoError>)> {
-        self.shared.lock().done.pop_front()
+        if self.shared.done_count.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let job = self.shared.lock().done.pop_front()?;
+        self.shared.done_count.fetch_sub(1, Ordering::SeqCst);
+        Some(job)
+    }
+
+    /// Whether jobs that come back from now on signal the event. Whoever asks for that looks for those that
+    /// have come back already afterwards.
+    pub(super) fn let_signal(&self, signals: bool) {
+        if self.shared.signals.load(Ordering::Relaxed) != signals {
+            self.shared.signals.store(signals, Ordering::SeqCst);
+        }
     }
 
     /// Waits until a job has come back.
@@ -122,9 +142,11 @@ fn serve(shared: &Shared, mut executor: Executor) {
         let mut state = shared.lock();
         let is_first = state.done.is_empty();
         state.done.push_back((job, result));
+        shared.done_count.fetch_add(1, Ordering::SeqCst);
         drop(state);
         shared.done.notify_one();
-        if is_first {
+        // Counted before: whoever asks for signals and then counts misses none.
+        if is_first && shared.signals.load(Ordering::SeqCst) {
             // A counter that is full is an event that is pending.
             let _already_pending = shared.event.write(1);
         }

@@ -180,7 +180,7 @@ impl Uring {
 
     fn entry(&self, job: &Job) -> Option<squeue::Entry> {
         let (direction, offset) = match job.work {
-            Work::Transfer { direction, offset } => (direction, offset),
+            Work::Transfer { direction, offset } => (direction, job.place.unwrap_or(offset)),
             Work::Flush => {
                 let flush = opcode::Fsync::new(BUFFERED).flags(FsyncFlags::DATASYNC);
                 return Some(flush.build());
