@@ -7,6 +7,7 @@
 
 mod config;
 mod options;
+mod polling;
 mod request;
 mod resizer;
 mod serial;
@@ -28,6 +29,7 @@ use crate::worker::Worker;
 use crate::{Activation, ActiveQueue, GuestMemory, StartError, VirtioDevice};
 use config::ConfigSpace;
 pub use options::{BlkOptions, ErrorListener, OnError};
+use polling::Polling;
 use resizer::DriverLine;
 pub use resizer::Resizer;
 pub use serial::{Serial, SerialTooLong};
@@ -139,6 +141,7 @@ impl Blk {
                 .map(std::mem::take)
                 .unwrap_or_default(),
             requests: Requests::with_room(depth),
+            polling: Polling::new(),
             buffers: Vec::with_capacity(usize::from(QUEUE_SIZE)),
             untold: false,
         };

@@ -1,10 +1,12 @@
 //! One queue of a disk, on a thread of its own.
 //!
 //! In a turn the thread takes what the driver made available, submits it to the queue's engine, hands it to
-//! the host at once, and gives back what has completed, in the order in which it did. What completes later
+//! the host at once, and gives back what has completed, in the order in which it did. Where nothing is
+//! left, it looks for more requests for a while, if that was worth it before (`polling`). What completes later
 //! gives the queue another turn, by the engine's event. Each request keeps its chain until then; chains are
 //! used again, so that a request allocates nothing.
 
+use std::hint;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +18,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::options::OnError;
+use super::polling::Polling;
 use super::request::{Request, Status, parse, write_status};
 use super::shared::Shared;
 use super::{Serial, config, feature};
@@ -54,6 +57,7 @@ pub(super) struct Task {
     /// Requests that failed and are to be tried again at the next start.
     pub held: Vec<DescriptorChain>,
     pub requests: Requests,
+    pub polling: Polling,
     /// The buffers of the request that is being submitted.
     pub buffers: Vec<IoBuffer>,
     /// Buffers were used of which the driver has not been told.
@@ -197,11 +201,17 @@ impl Task {
             self.engine.commit().map_err(ring_fault)?;
             self.give_back()?;
             self.tell()?;
-            if started.elapsed() >= TURN_TIME {
+            let now = Instant::now();
+            if now.duration_since(started) >= TURN_TIME {
                 return Ok(Turn::Again);
             }
             match pause {
                 Pause::Round => continue,
+                // What the host has to do for a request may need this processor.
+                Pause::Empty if self.engine.in_flight() == 0 && self.polling.goes_on(now) => {
+                    hint::spin_loop();
+                    continue;
+                }
                 Pause::Empty => {
                     let more = self.queue.enable_notification();
                     if more.map_err(|source| self.broken(source))? {
@@ -249,6 +259,7 @@ impl Task {
                 self.requests.spare_chains.push(chain);
                 return Ok(Pause::Empty);
             }
+            self.polling.note_event();
             self.submit(chain)?;
         }
         Ok(Pause::Round)
@@ -378,6 +389,7 @@ impl Task {
             let Some(mut pending) = self.requests.take(tag) else {
                 continue;
             };
+            self.polling.note_event();
             if result.is_ok() {
                 match pending.step {
                     Step::Plain => {}

@@ -78,6 +78,7 @@ fn task(memory: &Arc<GuestMemory>, size: u16, engine: Engine) -> Task {
         timer: None,
         held: Vec::new(),
         requests: Requests::with_room(size),
+        polling: Polling::new(),
         buffers: Vec::with_capacity(256),
         untold: false,
     }
