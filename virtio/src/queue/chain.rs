@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, GuestMemoryError, Permissions};
 
 use super::buffers::{Buffers, Segment};
 use super::{Queue, QueueError};
@@ -158,7 +158,14 @@ impl DescriptorChain {
             length: u64::from(length),
         };
         let count = usize::try_from(length).map_err(|_| outside())?;
-        // One slice, unless the buffer goes from one region of memory into the next.
+        if let Ok(slice) =
+            vm_memory::GuestMemoryBackend::get_slice(memory, descriptor.addr(), count)
+        {
+            self.segments.push(Segment::new(&slice));
+            self.count(access, length);
+            return Ok(());
+        }
+        // The buffer goes from one region of memory into the next, or is not in memory.
         let slices = memory
             .get_slices(descriptor.addr(), count, access)
             .map_err(|_| outside())?;
@@ -166,13 +173,18 @@ impl DescriptorChain {
             self.segments
                 .push(Segment::new(&slice.map_err(|_| outside())?));
         }
-        if descriptor.is_write_only() {
+        self.count(access, length);
+        Ok(())
+    }
+
+    /// Counts a buffer whose segments are there.
+    fn count(&mut self, access: Permissions, length: u32) {
+        if access == Permissions::Write {
             self.writable_bytes = self.writable_bytes.saturating_add(u64::from(length));
         } else {
             self.readable_bytes = self.readable_bytes.saturating_add(u64::from(length));
             self.readable_count = self.segments.len();
         }
-        Ok(())
     }
 }
 
@@ -186,10 +198,14 @@ fn read_descriptor(
         address: table.0.saturating_add(offset),
         length: u64::from(DESCRIPTOR_BYTES),
     };
-    let address = table.0.checked_add(offset).ok_or_else(outside)?;
-    memory
-        .read_obj(GuestAddress(address))
-        .map_err(|_| outside())
+    let address = GuestAddress(table.0.checked_add(offset).ok_or_else(outside)?);
+    let in_one_region =
+        vm_memory::GuestMemoryBackend::get_slice(memory, address, size_of::<Descriptor>());
+    let descriptor = match in_one_region {
+        Ok(slice) => slice.read_obj(0).map_err(GuestMemoryError::from),
+        Err(_) => memory.read_obj(address),
+    };
+    descriptor.map_err(|_| outside())
 }
 
 /// The number of descriptors in the table that `descriptor` refers to. Its write flag means nothing
