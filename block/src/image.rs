@@ -3,6 +3,7 @@
 //! Nothing of this is on a machine's way: it works on the calling thread and allocates as it likes.
 
 mod header;
+mod nameless;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,6 +19,7 @@ use crate::{
     ResizeError, SECTOR_BYTES, host, qcow2,
 };
 use header::Header;
+use nameless::Nameless;
 
 /// Bytes that are copied at a time; what is zero in all of them is left out.
 const COPY_BYTES: usize = 1 << 20;
@@ -137,17 +139,7 @@ pub struct Qcow2Info {
 ///
 /// [`ImageError`]; there is then nothing at `path` that was not there before.
 pub fn create(path: &Path, options: &CreateOptions) -> Result<(), ImageError> {
-    let is_qcow2 = options.format == ImageFormat::Qcow2;
-    if !is_qcow2 && (options.backing.is_some() || options.cluster_bytes.is_some()) {
-        let what = match options.backing {
-            Some(_) => "backing file",
-            None => "clusters",
-        };
-        return Err(ImageError::RawHasNo {
-            path: path.to_owned(),
-            what,
-        });
-    }
+    check(path, options)?;
     let backing_bytes = match &options.backing {
         Some((name, format)) => {
             let place = path.parent().unwrap_or(Path::new("")).join(name);
@@ -170,15 +162,35 @@ pub fn create(path: &Path, options: &CreateOptions) -> Result<(), ImageError> {
         },
         _ => host_error(path, "make it", error),
     })?;
-    let made = match is_qcow2 {
-        true => format_qcow2(path, size_bytes, options),
-        false => file.set_len(size_bytes),
-    };
-    made.map_err(|error| {
+    fill(path, &file, size_bytes, options).map_err(|error| {
         // Half an image is of no use to anybody.
         let _nothing_to_be_done = fs::remove_file(path);
         host_error(path, "make it", error)
     })
+}
+
+/// Refuses what the format does not have.
+fn check(path: &Path, options: &CreateOptions) -> Result<(), ImageError> {
+    let is_qcow2 = options.format == ImageFormat::Qcow2;
+    if !is_qcow2 && (options.backing.is_some() || options.cluster_bytes.is_some()) {
+        let what = match options.backing {
+            Some(_) => "backing file",
+            None => "clusters",
+        };
+        return Err(ImageError::RawHasNo {
+            path: path.to_owned(),
+            what,
+        });
+    }
+    Ok(())
+}
+
+/// Makes the new file at `path`, which is `file`, into an image.
+fn fill(path: &Path, file: &File, size_bytes: u64, options: &CreateOptions) -> io::Result<()> {
+    match options.format {
+        ImageFormat::Qcow2 => format_qcow2(path, size_bytes, options),
+        ImageFormat::Raw | ImageFormat::Auto => file.set_len(size_bytes),
+    }
 }
 
 fn format_qcow2(path: &Path, size_bytes: u64, options: &CreateOptions) -> io::Result<()> {
@@ -252,32 +264,48 @@ pub fn convert(
         backing: None,
         ..target_options.clone()
     };
+    check(target, &options)?;
     if target.exists() {
         return Err(ImageError::Exists {
             path: target.to_owned(),
         });
     }
-    // Under its own name when it is complete: half a copy looks like a whole one.
+    // Under its own name when it is complete: half a copy looks like a whole one. Best without a name until
+    // then, so that nothing is left of it when this process is killed.
+    match Nameless::new(target) {
+        Some(copy) => copy.write(&from, target, size_bytes, &options),
+        None => write_under_another_name(&from, target, size_bytes, &options),
+    }?;
+    Ok(size_bytes)
+}
+
+/// Where the file system knows no files without names.
+fn write_under_another_name(
+    from: &Disk,
+    target: &Path,
+    size_bytes: u64,
+    options: &CreateOptions,
+) -> Result<(), ImageError> {
     let mut partial = target.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);
-    create(partial, &options)?;
+    create(partial, options)?;
     let copied = open(partial, options.format, false)
-        .and_then(|to| copy(&from, &to, size_bytes))
-        .and_then(|()| {
-            rename_to_new(partial, target).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => ImageError::Exists {
-                    path: target.to_owned(),
-                },
-                _ => host_error(target, "make it", error),
-            })
-        });
-    match copied {
-        Ok(()) => Ok(size_bytes),
-        Err(error) => {
-            let _nothing_to_be_done = fs::remove_file(partial);
-            Err(error)
-        }
+        .and_then(|to| copy(from, &to, target, size_bytes))
+        .and_then(|()| rename_to_new(partial, target).map_err(|error| naming(target, error)));
+    if copied.is_err() {
+        let _nothing_to_be_done = fs::remove_file(partial);
+    }
+    copied
+}
+
+/// What it means that a complete copy does not get its name.
+fn naming(target: &Path, error: io::Error) -> ImageError {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => ImageError::Exists {
+            path: target.to_owned(),
+        },
+        _ => host_error(target, "make it", error),
     }
 }
 
@@ -290,11 +318,15 @@ fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
         to,
         rustix::fs::RenameFlags::NOREPLACE,
     )?;
-    let folder = match to.parent() {
+    File::open(folder_of(to))?.sync_all()
+}
+
+/// The folder in which `path` is.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
-    };
-    File::open(folder)?.sync_all()
+    }
 }
 
 /// Makes the disk in the image at `path` larger.
@@ -322,16 +354,17 @@ fn open(path: &Path, format: ImageFormat, readonly: bool) -> Result<Disk, ImageE
     Ok(Disk::open(&options)?)
 }
 
-fn copy(from: &Disk, to: &Disk, size_bytes: u64) -> Result<(), ImageError> {
-    let engine = |disk: &Disk| {
+/// Copies what is not zero; `target` is what `to` is called.
+fn copy(from: &Disk, to: &Disk, target: &Path, size_bytes: u64) -> Result<(), ImageError> {
+    let engine = |disk: &Disk, path: &Path| {
         disk.engine(EngineKind::Sync, 1)
-            .map_err(|error| host_error(disk.path(), "use it", error))
+            .map_err(|error| host_error(path, "use it", error))
     };
-    let failed = |disk: &Disk, what| {
-        let path = disk.path().to_owned();
+    let failed = |path: &Path, what| {
+        let path = path.to_owned();
         move |source| ImageError::Transfer { path, what, source }
     };
-    let (mut reader, mut writer) = (engine(from)?, engine(to)?);
+    let (mut reader, mut writer) = (engine(from, from.path())?, engine(to, target)?);
     let mut memory = vec![0_u8; COPY_BYTES];
     let mut offset = 0_u64;
     while offset < size_bytes {
@@ -340,18 +373,18 @@ fn copy(from: &Disk, to: &Disk, size_bytes: u64) -> Result<(), ImageError> {
             break;
         };
         let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-        transfer(&mut reader, offset, piece, false).map_err(failed(from, "read it"))?;
+        transfer(&mut reader, offset, piece, false).map_err(failed(from.path(), "read it"))?;
         let mut at = offset;
         for grain in piece.chunks_mut(ZERO_GRAIN_BYTES) {
             let next = at.saturating_add(u64::try_from(grain.len()).unwrap_or(u64::MAX));
             if grain.iter().any(|&byte| byte != 0) {
-                transfer(&mut writer, at, grain, true).map_err(failed(to, "write it"))?;
+                transfer(&mut writer, at, grain, true).map_err(failed(target, "write it"))?;
             }
             at = next;
         }
         offset = offset.saturating_add(length);
     }
-    complete(&mut writer, Operation::Flush).map_err(failed(to, "write it to the disk"))
+    complete(&mut writer, Operation::Flush).map_err(failed(target, "write it to the disk"))
 }
 
 /// Reads or writes `bytes` at `offset`.

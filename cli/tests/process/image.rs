@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::command::run;
+use rustix::process::Signal;
+
+use super::command::{self, run, send, until};
 
 fn cuddy(folder: &Path, arguments: &str) -> (bool, String, String) {
     let arguments: Vec<String> = arguments
@@ -83,4 +85,39 @@ fn what_cannot_be_done_is_said_in_one_line() {
         assert!(success && bytes("copy") == bytes("disk.qcow2"), "{errors}");
     }
     assert!(errors.contains("format=qcow2"), "{errors}");
+}
+
+#[test]
+fn nothing_is_left_of_a_conversion_that_is_interrupted() {
+    for signal in [Signal::INT, Signal::KILL] {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("disk.raw");
+        // Zeros for a long time.
+        let file = fs::File::create(&source).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let target = folder.path().join("copy.qcow2");
+        let arguments = ["image", "convert"].into_iter().chain([
+            source.to_str().unwrap(),
+            target.to_str().unwrap(),
+            "--to",
+            "qcow2",
+        ]);
+        let arguments: Vec<_> = arguments.collect();
+        let mut child = command::cuddy(&arguments).spawn().unwrap();
+        let open_files = format!("/proc/{}/fd", child.id());
+        until("the copy is there", || {
+            fs::read_dir(&open_files).is_ok_and(|files| {
+                let opened = files
+                    .flatten()
+                    .filter_map(|file| fs::read_link(file.path()).ok());
+                let mut copies =
+                    opened.filter(|path| path.starts_with(folder.path()) && *path != source);
+                copies.next().is_some()
+            })
+        });
+        send(&child, signal);
+        assert!(!command::wait(&mut child).success());
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
 }
