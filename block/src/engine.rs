@@ -150,6 +150,15 @@ impl Engine {
         }
     }
 
+    /// Has the kernel hold the memory no more, for nothing is under way: whoever has the same memory next, or
+    /// as much of it, is not refused because the kernel is slow to close a ring. To be called on the thread
+    /// that the engine belongs to.
+    pub fn release_memory(&mut self) {
+        if let Backend::Uring(ring) = &mut self.backend {
+            ring.release_memory();
+        }
+    }
+
     /// Takes a request; at most the depth of the engine should be under way. It is carried out from now or
     /// from [`commit`](Self::commit) on, and its completion comes with `tag`. The buffer list itself is not
     /// needed any more when this returns.

@@ -637,6 +637,14 @@ fn what_the_host_lost_is_said_of_every_flush() {
     }
 }
 
+/// How much memory of this process the kernel holds.
+fn pinned_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:"));
+    let number = line.unwrap().trim().trim_end_matches(" kB");
+    number.parse().unwrap()
+}
+
 #[test]
 fn memory_that_the_kernel_holds_is_transferred_like_any_other() {
     let mut fixture = fixture(EngineKind::IoUring, CacheMode::None, false);
@@ -668,6 +676,15 @@ fn memory_that_the_kernel_holds_is_transferred_like_any_other() {
             memory[first..first + length]
         );
     }
+    assert!(pinned_kib() > 0);
+    fixture.engine.release_memory();
+    assert_eq!(pinned_kib(), 0);
+    let buffers = [buffer(&mut memory[start..start + 4096])];
+    let read = Operation::Read {
+        sector: 9,
+        buffers: &buffers,
+    };
+    run(&mut fixture.engine, read).unwrap();
     let mut buffered = fixture_of_writeback();
     // SAFETY: the memory is dropped after the engine.
     let registered = unsafe { buffered.engine.register_memory(&[whole]) };

@@ -132,6 +132,18 @@ impl Uring {
         Ok(())
     }
 
+    /// Gives up what [`register_memory`](Self::register_memory) holds, when no request uses it.
+    pub(super) fn release_memory(&mut self) {
+        if self.registered.is_empty() || self.in_flight() > 0 {
+            return;
+        }
+        match self.ring.submitter().unregister_buffers() {
+            Ok(()) => self.registered.clear(),
+            // It ends with the ring.
+            Err(error) => tracing::debug!("the kernel holds the guest's memory on: {error}"),
+        }
+    }
+
     /// Requests that are in the ring.
     pub(super) fn in_flight(&self) -> usize {
         self.jobs.len().saturating_sub(self.free.len())

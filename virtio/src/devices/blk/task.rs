@@ -186,6 +186,7 @@ impl WorkerTask for Task {
             self.engine.drain().map_err(ring_fault)?;
             self.give_back()?;
         }
+        self.engine.release_memory();
         self.tell()
     }
 }
