@@ -18,17 +18,21 @@ pub(crate) enum Contender {
     /// The ioctls that cannot be left out.
     Bare,
     Cuddy,
+    /// The same with transparent huge pages, for which QEMU always asks.
+    CuddyHuge,
     Qemu,
     Alioth,
 }
 
 impl Contender {
+    /// Those that are compared with each other.
     pub(crate) const ALL: [Self; 4] = [Self::Bare, Self::Cuddy, Self::Qemu, Self::Alioth];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare ioctls",
             Self::Cuddy => "cuddy",
+            Self::CuddyHuge => "cuddy, huge pages",
             Self::Qemu => "QEMU microvm",
             Self::Alioth => "alioth",
         }
@@ -69,6 +73,14 @@ impl Contender {
                 let mut command = Command::new(&programs.cuddy);
                 command.arg("run").arg("--kernel").arg(guest);
                 command.args(["--memory", &memory, "--cmdline", command_line]);
+                command
+            }
+            Self::CuddyHuge => {
+                let mut command = Command::new(&programs.cuddy);
+                command.arg("run").arg("--kernel").arg(guest);
+                command.arg("--memory");
+                command.arg(format!("size={memory},hugepages=transparent"));
+                command.args(["--cmdline", command_line]);
                 command
             }
             Self::Qemu => {

@@ -65,12 +65,22 @@ impl Run {
         self.child.id()
     }
 
+    /// All that it has written until now.
+    pub(crate) fn written(&self) -> String {
+        String::from_utf8_lossy(&self.written).into_owned()
+    }
+
     /// Waits until it has written `text`; gives the time since its start.
     pub(crate) fn until(&mut self, text: &[u8]) -> Result<Duration, Failure> {
+        self.until_any(&[text])
+    }
+
+    /// Waits until it has written one of `texts`; gives the time since its start.
+    pub(crate) fn until_any(&mut self, texts: &[&[u8]]) -> Result<Duration, Failure> {
         loop {
             let more = self.read()?;
             let elapsed = self.started.elapsed();
-            if contains(&self.written, text) {
+            if texts.iter().any(|text| contains(&self.written, text)) {
                 return Ok(elapsed);
             }
             if !more {

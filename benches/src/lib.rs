@@ -11,6 +11,7 @@ pub mod bare_machine;
 mod boot;
 mod completions;
 mod contenders;
+mod disk;
 mod exits;
 mod launch;
 mod memory;
@@ -55,6 +56,8 @@ enum Section {
     Memory,
     /// System calls until the guest's first byte.
     SystemCalls,
+    /// Disks, against other machine monitors and the host's own io_uring.
+    Disk,
     /// A stock kernel to its init, in the lab.
     Boot,
 }
@@ -65,6 +68,7 @@ struct Rounds {
     start: usize,
     exits: usize,
     memory: usize,
+    disk: usize,
     boot: usize,
 }
 
@@ -72,12 +76,14 @@ const FULL: Rounds = Rounds {
     start: 60,
     exits: 101,
     memory: 3,
+    disk: 5,
     boot: 5,
 };
 const QUICK: Rounds = Rounds {
     start: 10,
     exits: 21,
     memory: 1,
+    disk: 2,
     boot: 1,
 };
 
@@ -102,6 +108,7 @@ pub fn run(arguments: &Arguments, own: &OwnPrograms) -> Result<(), Failure> {
         Section::Start,
         Section::Memory,
         Section::SystemCalls,
+        Section::Disk,
         Section::Boot,
     ];
     if !others.into_iter().any(wanted) {
@@ -116,6 +123,9 @@ pub fn run(arguments: &Arguments, own: &OwnPrograms) -> Result<(), Failure> {
     }
     if wanted(Section::SystemCalls) {
         system_calls::measure(&programs)?;
+    }
+    if wanted(Section::Disk) {
+        disk::measure(&programs, &programs::find_fio(&programs.cache), rounds.disk)?;
     }
     if wanted(Section::Boot) {
         boot::measure(&programs, rounds.boot)?;

@@ -63,6 +63,11 @@ impl Programs {
     }
 }
 
+/// fio, the host's or Debian's; or why there is none.
+pub(crate) fn find_fio(cache: &Cache) -> Result<Program, String> {
+    Program::find(cache, "fio", "fio").map_err(|error| error.to_string())
+}
+
 /// A Cargo command that knows nothing of the one that runs us.
 fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

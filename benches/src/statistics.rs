@@ -29,6 +29,12 @@ impl Samples {
         self.0.iter().copied().fold(f64::NAN, f64::max)
     }
 
+    /// In each round the larger of the two values.
+    pub(crate) fn larger_of_each(&self, other: &Self) -> Self {
+        let pairs = self.0.iter().zip(&other.0);
+        pairs.map(|(one, other)| one.max(*other)).collect()
+    }
+
     /// The median of this value to the other's in the same round. What the rest of the machine does
     /// changes slowly beside a round, so it mostly cancels out.
     pub(crate) fn ratio_to(&self, other: &Self) -> f64 {

@@ -24,3 +24,10 @@ fn a_slow_round_does_not_change_a_ratio() {
     let slow = samples(&[2.0, 200.0, 2.0]);
     assert_eq!(slow.ratio_to(&fast), 2.0);
 }
+
+#[test]
+fn the_best_of_two_is_taken_in_each_round() {
+    let one: Samples = [1.0, 5.0].into_iter().collect();
+    let other: Samples = [2.0, 4.0].into_iter().collect();
+    assert_eq!(one.larger_of_each(&other), [2.0, 5.0].into_iter().collect());
+}

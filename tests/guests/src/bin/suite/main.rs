@@ -5,6 +5,7 @@
 #![no_main]
 
 mod acpi;
+mod blk_bench;
 mod boot;
 mod exits;
 mod hostile;
@@ -27,6 +28,7 @@ use runtime::stop::Way;
 
 const TESTS: &[&[(&str, Test)]] = &[
     acpi::TESTS,
+    blk_bench::TESTS,
     boot::TESTS,
     exits::TESTS,
     hostile::TESTS,
