@@ -121,6 +121,23 @@ fn completions_interrupt_as_the_driver_wants() {
 }
 
 #[test]
+fn packed_rings_do_the_same() {
+    // What writes comes last.
+    let tests = "rng,rng-interrupt,blk-identity,blk-read,blk-errors,blk-batch,blk-interrupt,blk-reset,\
+        blk-unaligned,blk-write,blk-discard";
+    for transport in ["pci", "mmio"] {
+        let (_directory, path) = prepared();
+        machine(tests, &path, "")
+            .argument("--packed-rings", "on")
+            .argument("--transport", transport)
+            .option("rings=packed")
+            .pass();
+        assert!(sector(&path, 8) == disk::written_sector(8));
+        assert!(sector(&path, 200) == [0; 512]);
+    }
+}
+
+#[test]
 fn reset_gives_everything_back() {
     let (_directory, path) = prepared();
     machine("blk-reset", &path, "").pass_on_each_transport();

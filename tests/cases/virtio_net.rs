@@ -59,6 +59,16 @@ fn received_packets_interrupt() {
 }
 
 #[test]
+fn packed_rings_do_the_same() {
+    let tests = "net-identity,net-arp,net-udp,net-checksum,net-mergeable,net-interrupt,net-overrun";
+    machine(tests, "")
+        .argument("--packed-rings", "on")
+        .option("rings=packed")
+        .option("packets=300")
+        .pass_on_each_transport();
+}
+
+#[test]
 fn more_packets_than_buffers_do_no_harm() {
     machine("net-overrun", "").pass_on_each_transport();
 }

@@ -17,6 +17,8 @@ pub mod feature {
     pub const RING_EVENT_IDX: u64 = 1 << 29;
     /// The device follows virtio 1.0 or later.
     pub const VERSION_1: u64 = 1 << 32;
+    /// Rings are packed (2.8) rather than split. Offered where the transport was told to.
+    pub const RING_PACKED: u64 = 1 << 34;
     /// The driver can reset a queue by itself (2.6.1). Offered by transports that have a register for it.
     pub const RING_RESET: u64 = 1 << 40;
 
@@ -68,6 +70,10 @@ pub trait VirtioDevice: Debug + Send {
     /// The driver reset the device: what a driver can set goes back to its first value. Comes after
     /// [`stop`](Self::stop).
     fn reset(&mut self) {}
+
+    /// The driver reset the queue with this index alone (2.6.1): nothing that was taken from it can be given
+    /// back any more. Comes after [`stop`](Self::stop).
+    fn reset_queue(&mut self, _index: usize) {}
 }
 
 /// What a device gets to work with while it is started.

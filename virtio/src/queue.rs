@@ -1,15 +1,5 @@
-//! The split virtqueue (virtio 1.3, 2.7), device side, safe against its driver.
-//!
-//! Ring state, indices and event suppression are those of the `virtio-queue` crate, wrapped here and
-//! nowhere else. It falls short in four things, which this module does itself:
-//!
-//! - Its iterators end silently on a bad chain (a `next` out of range, a loop, an unreadable table, a
-//!   nested indirect table), so that the device would serve the part before. [`Queue::pop`] walks
-//!   chains itself and names what is wrong.
-//! - It follows indirect tables whether or not they were negotiated, and drops the rest of a chain
-//!   whose indirect descriptor has a `next`.
-//! - It ignores VIRTQ_AVAIL_F_NO_INTERRUPT, which counts when the event index is not negotiated.
-//! - It hands descriptors out, not memory: each user would have to check addresses again.
+//! A virtqueue, device side, safe against its driver: split (virtio 1.3, 2.7) or packed (2.8), as was
+//! negotiated. No device knows which it has.
 //!
 //! The first error makes a queue unusable: every later call returns [`QueueError::Unusable`] and does
 //! not touch the ring, until the device is reset and gets a new queue.
@@ -19,28 +9,40 @@
 mod buffers;
 mod chain;
 mod error;
+mod packed;
+mod split;
+mod state;
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
-use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{QueueOwnedT, QueueState, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{AtomicAccess, Bytes, GuestAddress};
 
 pub use buffers::{Buffers, Segment};
 pub use chain::DescriptorChain;
 pub use error::QueueError;
+pub use state::{Head, Progress, QueueState};
 
 use crate::{GuestMemory, feature};
-use chain::Walk;
+use packed::PackedRing;
+use split::SplitRing;
 
-/// The device side of one split virtqueue.
+/// The device side of one virtqueue.
 #[derive(Debug)]
 pub struct Queue {
-    ring: virtio_queue::Queue,
+    ring: Ring,
+    state: QueueState,
     memory: Arc<GuestMemory>,
     indirect: bool,
     unusable: bool,
+}
+
+#[derive(Debug)]
+enum Ring {
+    /// The driver does not use the queue.
+    Unused,
+    Split(SplitRing),
+    Packed(PackedRing),
 }
 
 impl Queue {
@@ -51,26 +53,24 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`QueueError`] when the size is not a power of two within the maximum, when a part of the ring
-    /// is misaligned or outside of memory.
+    /// [`QueueError`] when the size is none that the ring can have within the maximum, when a part of the
+    /// ring is misaligned or outside of memory, or when the ring has no such place to go on at.
     pub fn new(
         state: QueueState,
         features: u64,
         memory: Arc<GuestMemory>,
     ) -> Result<Self, QueueError> {
-        let state = if state.ready {
-            state
+        let event_index = features & feature::RING_EVENT_IDX != 0;
+        let ring = if !state.ready {
+            Ring::Unused
+        } else if features & feature::RING_PACKED != 0 {
+            Ring::Packed(PackedRing::new(&state, event_index, &memory)?)
         } else {
-            let unused = virtio_queue::Queue::new(state.max_size).map_err(QueueError::Ring)?;
-            unused.state()
+            Ring::Split(SplitRing::new(&state, event_index, &memory)?)
         };
-        let mut ring = virtio_queue::Queue::try_from(state).map_err(QueueError::Ring)?;
-        ring.set_event_idx(features & feature::RING_EVENT_IDX != 0);
-        if state.ready && !ring.is_valid(&*memory) {
-            return Err(QueueError::RingOutsideMemory);
-        }
         Ok(Self {
             ring,
+            state,
             memory,
             indirect: features & feature::RING_INDIRECT_DESC != 0,
             unusable: false,
@@ -79,24 +79,32 @@ impl Queue {
 
     /// Whether the driver uses this queue.
     pub fn ready(&self) -> bool {
-        self.ring.ready()
+        self.state.ready
     }
 
     /// Its size in descriptors, as the driver chose it.
     pub fn size(&self) -> u16 {
-        self.ring.size()
+        self.state.size
     }
 
     /// The largest number of descriptors in a chain that [`pop`](Self::pop) takes: the size that the
     /// device offered. Linux sends indirect chains that are longer than the size that it chose, so
     /// that one is not the bound.
     pub fn longest_chain(&self) -> u16 {
-        self.ring.max_size()
+        self.state.max_size
     }
 
-    /// Ring addresses and indices, to make the same queue again.
+    /// Ring addresses and places in the ring, to make the same queue again. What is staged is not in it:
+    /// publish that first.
     pub fn state(&self) -> QueueState {
-        self.ring.state()
+        QueueState {
+            progress: match &self.ring {
+                Ring::Unused => self.state.progress,
+                Ring::Split(ring) => Some(ring.progress()),
+                Ring::Packed(ring) => Some(ring.progress()),
+            },
+            ..self.state
+        }
     }
 
     /// Takes the next available chain and fills `chain` with it. Returns whether there was one.
@@ -105,14 +113,29 @@ impl Queue {
     ///
     /// [`QueueError`] when the driver broke a rule; the queue is unusable from then on.
     pub fn pop(&mut self, chain: &mut DescriptorChain) -> Result<bool, QueueError> {
-        self.guarded(|queue| queue.try_pop(chain))
+        self.guarded(|queue| {
+            let Self {
+                ring,
+                memory,
+                indirect,
+                state,
+                ..
+            } = queue;
+            chain.fill(memory, state.max_size, |chain| match ring {
+                Ring::Unused => Ok(false),
+                Ring::Split(ring) => ring.pop(memory, *indirect, chain),
+                Ring::Packed(ring) => ring.pop(memory, *indirect, chain),
+            })
+        })
     }
 
-    /// Puts the last `count` chains that [`pop`](Self::pop) took back, so that they come again. None of
-    /// them may have been used in between.
-    pub fn undo_pop(&mut self, count: u16) {
-        for _ in 0..count {
-            self.ring.go_to_previous_position();
+    /// Puts the chain that [`pop`](Self::pop) took last, `head`, back, so that it comes again. Several go
+    /// back from the last one on. None that was taken after it may have been used.
+    pub fn undo_pop(&mut self, head: Head) {
+        match &mut self.ring {
+            Ring::Unused => {}
+            Ring::Split(ring) => ring.undo_pop(),
+            Ring::Packed(ring) => ring.undo_pop(head),
         }
     }
 
@@ -122,54 +145,64 @@ impl Queue {
     /// # Errors
     ///
     /// [`QueueError`] when the queue is unusable, or `head` did not come from it.
-    pub fn add_used(&mut self, head: u16, written_bytes: u32) -> Result<(), QueueError> {
-        self.guarded(|queue| {
-            queue
-                .ring
-                .add_used(&*queue.memory, head, written_bytes)
-                .map_err(QueueError::Ring)
+    pub fn add_used(&mut self, head: Head, written_bytes: u32) -> Result<(), QueueError> {
+        self.stage_used(head, written_bytes)?;
+        self.publish_used()
+    }
+
+    /// As [`add_used`](Self::add_used), but the driver does not see it before
+    /// [`publish_used`](Self::publish_used): then it sees all that was staged together. What a driver must
+    /// not see in part is given back this way, and what completes together is cheaper so.
+    ///
+    /// # Errors
+    ///
+    /// As for `add_used`.
+    pub fn stage_used(&mut self, head: Head, written_bytes: u32) -> Result<(), QueueError> {
+        self.guarded(|queue| match &mut queue.ring {
+            Ring::Unused => Ok(()),
+            Ring::Split(ring) => ring.stage_used(&queue.memory, head, written_bytes),
+            Ring::Packed(ring) => ring.stage_used(&queue.memory, head, written_bytes),
         })
     }
 
-    /// Whether the driver wants to hear of the buffers used since the last call (2.7.7).
+    /// Shows the driver what is staged, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`] when the queue is unusable.
+    pub fn publish_used(&mut self) -> Result<(), QueueError> {
+        self.guarded(|queue| match &mut queue.ring {
+            Ring::Split(ring) if ring.has_staged() => ring.publish_used(&queue.memory),
+            Ring::Packed(ring) if ring.has_staged() => ring.publish_used(&queue.memory),
+            Ring::Unused | Ring::Split(_) | Ring::Packed(_) => Ok(()),
+        })
+    }
+
+    /// Whether the driver wants to hear of the buffers that it could see since the last call (2.7.7,
+    /// 2.8.10). When there are none, it does not.
     ///
     /// # Errors
     ///
     /// [`QueueError`] when the queue is unusable.
     pub fn needs_notification(&mut self) -> Result<bool, QueueError> {
-        self.guarded(|queue| {
-            if queue.ring.event_idx_enabled() {
-                return queue
-                    .ring
-                    .needs_notification(&*queue.memory)
-                    .map_err(QueueError::Ring);
-            }
-            // What was used must be visible before the driver's wish is read (2.7.7.2): a driver
-            // writes its wish, then looks at the ring.
-            fence(Ordering::SeqCst);
-            let flags: u16 = queue
-                .memory
-                .load(GuestAddress(queue.ring.avail_ring()), Ordering::Relaxed)
-                .map_err(|_| QueueError::RingOutsideMemory)?;
-            Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        self.guarded(|queue| match &mut queue.ring {
+            Ring::Unused => Ok(false),
+            Ring::Split(ring) => ring.needs_notification(&queue.memory),
+            Ring::Packed(ring) => ring.needs_notification(&queue.memory),
         })
     }
 
     /// Asks the driver for a doorbell at the next buffer, and returns whether something has become
-    /// available meanwhile: then there may be no doorbell for it (2.7.10).
+    /// available meanwhile: then there may be no doorbell for it (2.7.10, 2.8.10).
     ///
     /// # Errors
     ///
     /// [`QueueError`] when the queue is unusable.
     pub fn enable_notification(&mut self) -> Result<bool, QueueError> {
-        self.guarded(|queue| {
-            if !queue.ready() {
-                return Ok(false);
-            }
-            queue
-                .ring
-                .enable_notification(&*queue.memory)
-                .map_err(QueueError::Ring)
+        self.guarded(|queue| match &mut queue.ring {
+            Ring::Unused => Ok(false),
+            Ring::Split(ring) => ring.enable_notification(&queue.memory),
+            Ring::Packed(ring) => ring.enable_notification(&queue.memory),
         })
     }
 
@@ -179,39 +212,11 @@ impl Queue {
     ///
     /// [`QueueError`] when the queue is unusable.
     pub fn disable_notification(&mut self) -> Result<(), QueueError> {
-        self.guarded(|queue| {
-            if !queue.ready() {
-                return Ok(());
-            }
-            queue
-                .ring
-                .disable_notification(&*queue.memory)
-                .map_err(QueueError::Ring)
+        self.guarded(|queue| match &mut queue.ring {
+            Ring::Unused => Ok(()),
+            Ring::Split(ring) => ring.disable_notification(&queue.memory),
+            Ring::Packed(ring) => ring.disable_notification(&queue.memory),
         })
-    }
-
-    fn try_pop(&mut self, chain: &mut DescriptorChain) -> Result<bool, QueueError> {
-        if !self.ring.ready() {
-            return Ok(false);
-        }
-        let head = {
-            let mut available = self.ring.iter(&*self.memory).map_err(QueueError::Ring)?;
-            available.next().map(|found| found.head_index())
-        };
-        let Some(head) = head else {
-            // The iterator would also end when it could not read the ring, but the ring is in memory: a
-            // queue is not made otherwise, and memory does not go away.
-            return Ok(false);
-        };
-        chain.fill(Walk {
-            memory: &self.memory,
-            table: GuestAddress(self.ring.desc_table()),
-            table_length: u32::from(self.ring.size()),
-            head,
-            longest: self.ring.max_size(),
-            indirect: self.indirect,
-        })?;
-        Ok(true)
     }
 
     fn guarded<T>(
@@ -225,6 +230,36 @@ impl Queue {
         self.unusable = result.is_err();
         result
     }
+}
+
+/// The address `offset` bytes behind `area`, a part of a ring.
+fn at(area: u64, offset: u64) -> Result<GuestAddress, QueueError> {
+    area.checked_add(offset)
+        .map(GuestAddress)
+        .ok_or(QueueError::RingOutsideMemory)
+}
+
+/// Reads a field of a ring in one access.
+fn load<T: AtomicAccess>(
+    memory: &GuestMemory,
+    address: GuestAddress,
+    order: Ordering,
+) -> Result<T, QueueError> {
+    memory
+        .load(address, order)
+        .map_err(|_| QueueError::RingOutsideMemory)
+}
+
+/// Writes a field of a ring in one access.
+fn store<T: AtomicAccess>(
+    memory: &GuestMemory,
+    value: T,
+    address: GuestAddress,
+    order: Ordering,
+) -> Result<(), QueueError> {
+    memory
+        .store(value, address, order)
+        .map_err(|_| QueueError::RingOutsideMemory)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 
 pub mod conformance;
 mod driver_queue;
+mod packed_queue;
+mod split_queue;
 pub mod transport;
 
 use std::io;
@@ -203,22 +205,18 @@ impl Driver {
     pub fn add_queue_with(&mut self, size: u16, change: impl FnOnce(&mut Self)) {
         let index = u32::try_from(self.queues.len()).unwrap();
         let entries = usize::from(size);
-        let table = self.allocate(16 * entries);
-        let available = self.allocate(6 + 2 * entries);
-        let used = self.allocate(6 + 8 * entries);
-        let queue = DriverQueue::new(
-            Arc::clone(&self.memory),
-            size,
-            [table, available, used],
-            self.features & feature::RING_EVENT_IDX != 0,
-        );
+        // As much as a split ring has; a packed one needs less.
+        let areas = [16 * entries, 6 + 2 * entries, 6 + 8 * entries];
+        let areas = areas.map(|bytes| self.allocate(bytes));
+        let memory = Arc::clone(&self.memory);
+        let queue = DriverQueue::new(memory, size, areas, self.features);
         self.queues.push(queue);
         self.write(register::QUEUE_SEL, index);
         self.write(register::QUEUE_SIZE, u32::from(size));
         for (register, address) in [
-            (register::QUEUE_DESC_LOW, table),
-            (register::QUEUE_DRIVER_LOW, available),
-            (register::QUEUE_DEVICE_LOW, used),
+            (register::QUEUE_DESC_LOW, areas[0]),
+            (register::QUEUE_DRIVER_LOW, areas[1]),
+            (register::QUEUE_DEVICE_LOW, areas[2]),
         ] {
             self.write(register, low_half(address));
             self.write(register + 4, low_half(address >> 32));

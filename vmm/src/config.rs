@@ -72,6 +72,8 @@ pub struct MachineConfig {
     /// How many hot-plug slots there are on PCI Express, empty at first, for devices that are attached
     /// while the machine runs. With the devices from the start they are 31 at the most.
     pub hotplug_slots: u8,
+    /// Whether drivers may choose packed rings (VIRTIO_F_RING_PACKED) rather than split ones.
+    pub packed_rings: bool,
     /// Announces virtio-mmio devices on the command line as well as in the DSDT.
     pub mmio_cmdline: bool,
     /// What happens when the guest turns its power off.
@@ -102,6 +104,7 @@ impl Default for MachineConfig {
             irqchip: IrqchipMode::Split,
             transport: Transport::Pci,
             hotplug_slots: 0,
+            packed_rings: false,
             mmio_cmdline: false,
             on_poweroff: Action::Destroy,
             on_reboot: Action::Destroy,

@@ -40,6 +40,7 @@ use slots::Slots;
 pub use slots::{SlotDevices, SlotSetup};
 use virtio::VirtioDevice;
 use virtio_devices::VirtioDevices;
+use virtio_mmio::MmioSetup;
 use virtio_pci::{PciPlaces, PciSetup};
 
 /// A machine that has been built. Dropped, it is taken apart: vCPUs first, then devices, memory last.
@@ -100,6 +101,7 @@ impl Machine {
                     map: &map,
                     physical_address_bits,
                     interrupts: &interrupts,
+                    packed_rings: config.packed_rings,
                 };
                 let placed = setup.place(devices, slots, &mut pio, &mut mmio)?;
                 let virtio = VirtioDevices::Pci(placed.transports);
@@ -107,8 +109,13 @@ impl Machine {
             }
             Transport::Mmio => {
                 platform::place_reset_register(&mut pio)?;
-                let (transports, places) =
-                    virtio_mmio::place(devices, &vm, &memory, &interrupts, &mut mmio)?;
+                let setup = MmioSetup {
+                    vm: &vm,
+                    memory: &memory,
+                    interrupts: &interrupts,
+                    packed_rings: config.packed_rings,
+                };
+                let (transports, places) = setup.place(devices, &mut mmio)?;
                 (VirtioDevices::Mmio(transports), None, Places::Mmio(places))
             }
         };

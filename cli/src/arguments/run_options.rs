@@ -67,6 +67,9 @@ pub struct RunOptions {
     /// How many hot-plug slots there are for devices that are attached while the machine runs [default: 0]
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub hotplug_slots: Option<String>,
+    /// Whether drivers may choose packed virtqueues rather than split ones [default: off]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", value_parser = ON_OFF, hide_possible_values = true)]
+    pub packed_rings: Option<String>,
     /// Announce devices on the kernel's command line too, not in ACPI alone [default: off]
     #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", value_parser = ON_OFF, hide_possible_values = true)]
     pub mmio_cmdline: Option<String>,
@@ -130,6 +133,12 @@ impl RunOptions {
             "--hotplug-slots",
             self.hotplug_slots,
             &mut config.hotplug_slots,
+            found,
+        );
+        set(
+            "--packed-rings",
+            self.packed_rings,
+            &mut config.packed_rings,
             found,
         );
         set(

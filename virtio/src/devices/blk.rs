@@ -283,6 +283,12 @@ impl VirtioDevice for Blk {
         }
     }
 
+    fn reset_queue(&mut self, index: usize) {
+        if let Some(held) = self.held.get_mut(index) {
+            held.clear();
+        }
+    }
+
     fn reset(&mut self) {
         self.held.clear();
         self.shared

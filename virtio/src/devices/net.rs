@@ -17,7 +17,6 @@ mod receive;
 mod stage;
 mod task;
 mod transmit;
-mod used_ring;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

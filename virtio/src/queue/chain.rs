@@ -1,16 +1,16 @@
-//! One descriptor chain, checked whole before a device sees any of it (virtio 1.3, 2.7.5).
+//! One descriptor chain, checked whole before a device sees any of it (virtio 1.3, 2.7.5 and 2.8.5).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, GuestMemory as _, GuestMemoryError, Permissions};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
 
 use super::buffers::{Buffers, Segment};
-use super::{Queue, QueueError};
+use super::{Head, Queue, QueueError};
 use crate::GuestMemory;
 
-/// Bytes of one descriptor (2.7.5).
-const DESCRIPTOR_BYTES: u32 = 16;
+/// Bytes of one descriptor (2.7.5, 2.8.13).
+pub(super) const DESCRIPTOR_BYTES: u32 = 16;
 
 /// Most bytes of a chain (2.7.5.2).
 const CHAIN_MAX_BYTES: u64 = 1 << 32;
@@ -21,7 +21,10 @@ const CHAIN_MAX_BYTES: u64 = 1 << 32;
 /// something once.
 #[derive(Debug)]
 pub struct DescriptorChain {
-    head: u16,
+    head: Head,
+    /// Pieces that may still come, and how many there could be.
+    room: u16,
+    longest: u16,
     /// The readable ones, then the writable ones.
     segments: Vec<Segment>,
     readable_count: usize,
@@ -31,24 +34,22 @@ pub struct DescriptorChain {
     memory: Arc<GuestMemory>,
 }
 
-/// Where a chain begins, and what it must keep to.
-pub(super) struct Walk<'a> {
-    pub memory: &'a Arc<GuestMemory>,
-    pub table: GuestAddress,
-    /// Size of the table in descriptors.
-    pub table_length: u32,
-    pub head: u16,
-    /// Most descriptors with a buffer.
-    pub longest: u16,
-    /// Whether indirect descriptors were negotiated.
-    pub indirect: bool,
+/// A piece of a chain, as a descriptor says it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Element {
+    pub address: GuestAddress,
+    pub length: u32,
+    /// The device writes it; otherwise it reads it.
+    pub writable: bool,
 }
 
 impl DescriptorChain {
     /// A place large enough for the longest chain that `queue` takes.
     pub fn new(queue: &Queue) -> Self {
         Self {
-            head: 0,
+            head: Head { id: 0, entries: 0 },
+            room: 0,
+            longest: 0,
             segments: Vec::with_capacity(usize::from(queue.longest_chain())),
             readable_count: 0,
             readable_bytes: 0,
@@ -57,8 +58,8 @@ impl DescriptorChain {
         }
     }
 
-    /// Index of the first descriptor, by which the chain is given back ([`Queue::add_used`]).
-    pub fn head(&self) -> u16 {
+    /// By what the chain is given back ([`Queue::add_used`]).
+    pub fn head(&self) -> Head {
         self.head
     }
 
@@ -74,14 +75,21 @@ impl DescriptorChain {
         Buffers::new(segments, self.writable_bytes)
     }
 
-    /// Replaces the chain by the one at `walk`. After an error the chain is empty.
-    pub(super) fn fill(&mut self, walk: Walk<'_>) -> Result<(), QueueError> {
+    /// Replaces the chain by one of `memory` that `walk` puts together, if there is one. Otherwise, and after
+    /// an error, the chain is empty.
+    pub(super) fn fill(
+        &mut self,
+        memory: &Arc<GuestMemory>,
+        longest: u16,
+        walk: impl FnOnce(&mut Self) -> Result<bool, QueueError>,
+    ) -> Result<bool, QueueError> {
         self.clear();
-        if !Arc::ptr_eq(&self.memory, walk.memory) {
-            self.memory = Arc::clone(walk.memory);
+        if !Arc::ptr_eq(&self.memory, memory) {
+            self.memory = Arc::clone(memory);
         }
-        self.head = walk.head;
-        let result = self.follow(walk);
+        self.room = longest;
+        self.longest = longest;
+        let result = walk(self);
         if result.is_err() {
             self.clear();
         }
@@ -95,50 +103,21 @@ impl DescriptorChain {
         self.writable_bytes = 0;
     }
 
-    fn follow(&mut self, walk: Walk<'_>) -> Result<(), QueueError> {
-        let (mut table, mut table_length) = (walk.table, walk.table_length);
-        let mut index = walk.head;
-        let mut in_indirect_table = false;
-        if u32::from(index) >= table_length {
-            return Err(QueueError::HeadOutOfRange {
-                head: index,
-                size: table_length,
-            });
-        }
-        // One round more than the longest chain has: for the indirect descriptor itself.
-        let mut buffers = 0_u16;
-        loop {
-            let descriptor = read_descriptor(walk.memory, table, index)?;
-            if descriptor.refers_to_indirect_table() {
-                let length = check_indirect(&descriptor, walk.indirect, in_indirect_table)?;
-                table = descriptor.addr();
-                table_length = length;
-                index = 0;
-                in_indirect_table = true;
-                continue;
-            }
-            if buffers == walk.longest {
-                return Err(QueueError::TooLong {
-                    longest: walk.longest,
-                });
-            }
-            buffers = buffers.saturating_add(1);
-            self.push(walk.memory, &descriptor)?;
-            if !descriptor.has_next() {
-                return Ok(());
-            }
-            index = descriptor.next();
-            if u32::from(index) >= table_length {
-                return Err(QueueError::NextOutOfRange {
-                    next: index,
-                    size: table_length,
-                });
-            }
-        }
+    /// Says by what the chain is given back.
+    pub(super) fn set_head(&mut self, head: Head) {
+        self.head = head;
     }
 
-    fn push(&mut self, memory: &GuestMemory, descriptor: &Descriptor) -> Result<(), QueueError> {
-        let length = descriptor.len();
+    /// Adds a piece, or says what is wrong with it.
+    pub(super) fn push(
+        &mut self,
+        memory: &GuestMemory,
+        element: Element,
+    ) -> Result<(), QueueError> {
+        let length = element.length;
+        self.room = self.room.checked_sub(1).ok_or(QueueError::TooLong {
+            longest: self.longest,
+        })?;
         if length == 0 {
             return Err(QueueError::EmptyDescriptor);
         }
@@ -146,7 +125,7 @@ impl DescriptorChain {
         if total.saturating_add(u64::from(length)) > CHAIN_MAX_BYTES {
             return Err(QueueError::TooManyBytes);
         }
-        let access = if descriptor.is_write_only() {
+        let access = if element.writable {
             Permissions::Write
         } else if self.writable_bytes > 0 {
             return Err(QueueError::ReadableAfterWritable);
@@ -154,12 +133,11 @@ impl DescriptorChain {
             Permissions::Read
         };
         let outside = || QueueError::OutsideMemory {
-            address: descriptor.addr().0,
+            address: element.address.0,
             length: u64::from(length),
         };
         let count = usize::try_from(length).map_err(|_| outside())?;
-        if let Ok(slice) =
-            vm_memory::GuestMemoryBackend::get_slice(memory, descriptor.addr(), count)
+        if let Ok(slice) = vm_memory::GuestMemoryBackend::get_slice(memory, element.address, count)
         {
             self.segments.push(Segment::new(&slice));
             self.count(access, length);
@@ -167,7 +145,7 @@ impl DescriptorChain {
         }
         // The buffer goes from one region of memory into the next, or is not in memory.
         let slices = memory
-            .get_slices(descriptor.addr(), count, access)
+            .get_slices(element.address, count, access)
             .map_err(|_| outside())?;
         for slice in slices {
             self.segments
@@ -188,43 +166,53 @@ impl DescriptorChain {
     }
 }
 
-fn read_descriptor(
-    memory: &GuestMemory,
-    table: GuestAddress,
-    index: u16,
-) -> Result<Descriptor, QueueError> {
-    let offset = u64::from(index).saturating_mul(u64::from(DESCRIPTOR_BYTES));
-    let outside = || QueueError::OutsideMemory {
-        address: table.0.saturating_add(offset),
-        length: u64::from(DESCRIPTOR_BYTES),
-    };
-    let address = GuestAddress(table.0.checked_add(offset).ok_or_else(outside)?);
-    let in_one_region =
-        vm_memory::GuestMemoryBackend::get_slice(memory, address, size_of::<Descriptor>());
-    let descriptor = match in_one_region {
-        Ok(slice) => slice.read_obj(0).map_err(GuestMemoryError::from),
-        Err(_) => memory.read_obj(address),
-    };
-    descriptor.map_err(|_| outside())
+/// A descriptor of either format.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawDescriptor {
+    pub address: GuestAddress,
+    pub length: u32,
+    /// Flags and next one of a split ring, buffer id and flags of a packed one.
+    pub words: [u16; 2],
 }
 
-/// The number of descriptors in the table that `descriptor` refers to. Its write flag means nothing
-/// (2.7.5.3.2).
-fn check_indirect(
-    descriptor: &Descriptor,
-    negotiated: bool,
-    in_indirect_table: bool,
-) -> Result<u32, QueueError> {
-    let length = descriptor.len();
-    if !negotiated {
-        Err(QueueError::IndirectNotNegotiated)
-    } else if in_indirect_table {
-        Err(QueueError::IndirectNested)
-    } else if descriptor.has_next() {
-        Err(QueueError::IndirectWithNext)
-    } else if length == 0 || !length.is_multiple_of(DESCRIPTOR_BYTES) {
-        Err(QueueError::IndirectTableSize { length })
-    } else {
-        Ok(length / DESCRIPTOR_BYTES)
+/// Reads the descriptor with this index.
+pub(super) fn read_descriptor(
+    memory: &GuestMemory,
+    table: u64,
+    index: u32,
+) -> Result<RawDescriptor, QueueError> {
+    let offset = u64::from(index).saturating_mul(u64::from(DESCRIPTOR_BYTES));
+    let outside = || QueueError::OutsideMemory {
+        address: table.saturating_add(offset),
+        length: u64::from(DESCRIPTOR_BYTES),
+    };
+    let address = table.checked_add(offset).ok_or_else(outside)?;
+    let whole = usize::try_from(DESCRIPTOR_BYTES).unwrap_or(usize::MAX);
+    let in_one_region =
+        vm_memory::GuestMemoryBackend::get_slice(memory, GuestAddress(address), whole);
+    let halves: [u64; 2] = match in_one_region {
+        // Rings are aligned, indirect tables mostly: two accesses cost less than a copy of any alignment.
+        Ok(slice) if address.is_multiple_of(8) => {
+            let load = |at| slice.load(at, Ordering::Relaxed).map_err(|_| outside());
+            [load(0)?, load(8)?]
+        }
+        Ok(slice) => slice.read_obj(0).map_err(|_| outside())?,
+        Err(_) => memory
+            .read_obj(GuestAddress(address))
+            .map_err(|_| outside())?,
+    };
+    let [a, b, c, d, e, f, g, h] = halves[1].to_ne_bytes();
+    Ok(RawDescriptor {
+        address: GuestAddress(u64::from_le(halves[0])),
+        length: u32::from_le_bytes([a, b, c, d]),
+        words: [u16::from_le_bytes([e, f]), u16::from_le_bytes([g, h])],
+    })
+}
+
+/// The number of descriptors in an indirect table of `bytes` bytes.
+pub(super) fn indirect_table_length(bytes: u32) -> Result<u32, QueueError> {
+    if bytes == 0 || !bytes.is_multiple_of(DESCRIPTOR_BYTES) {
+        return Err(QueueError::IndirectTableSize { length: bytes });
     }
+    Ok(bytes / DESCRIPTOR_BYTES)
 }

@@ -1,11 +1,44 @@
 //! What a driver can do wrong with a ring.
 
-/// A rule of the split virtqueue that the driver broke.
+/// A rule of the virtqueue that the driver broke.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     /// What `virtio-queue` finds: size, alignment, an available index that jumped.
     #[error("{0}")]
     Ring(virtio_queue::Error),
+    /// A packed ring that is empty, or larger than the device offered (virtio 1.3, 2.8).
+    #[error("a ring of {size} descriptors")]
+    Size {
+        /// Its size in descriptors.
+        size: u16,
+    },
+    /// A part of a packed ring is not where its kind has to be (2.8.10.1).
+    #[error("a part of the ring at {address:#x}, which is no multiple of {alignment}")]
+    Misaligned {
+        /// Guest-physical address.
+        address: u64,
+        /// What it has to be a multiple of.
+        alignment: u64,
+    },
+    /// A state goes on where a packed ring has no descriptor, or with more than all of them in use.
+    #[error("the ring has no place {place:#x} to go on at")]
+    NoSuchPlace {
+        /// Index and wrap counter.
+        place: u16,
+    },
+    /// A chain of a packed ring takes descriptors that the device has not given back, or more than there
+    /// are (2.8.5).
+    #[error("more than the ring's {size} descriptors are under way")]
+    Overrun {
+        /// Size of the ring in descriptors.
+        size: u16,
+    },
+    /// A chain is given back to a packed ring from which it was not taken.
+    #[error("buffer {id} was not taken from the ring")]
+    NotTaken {
+        /// The buffer id.
+        id: u16,
+    },
     /// Descriptor table, available or used ring are not within memory.
     #[error("the ring is outside of memory")]
     RingOutsideMemory,
@@ -54,7 +87,8 @@ pub enum QueueError {
     /// An indirect descriptor inside an indirect table (2.7.5.3.1).
     #[error("an indirect descriptor inside an indirect table")]
     IndirectNested,
-    /// An indirect descriptor with VIRTQ_DESC_F_NEXT (2.7.5.3.1).
+    /// An indirect descriptor with VIRTQ_DESC_F_NEXT (2.7.5.3.1), in a packed ring also behind one that has it
+    /// (2.8.19).
     #[error("an indirect descriptor with a next one")]
     IndirectWithNext,
     /// An indirect table that is empty or is no whole number of descriptors (2.7.5.3.2).

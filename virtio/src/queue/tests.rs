@@ -13,9 +13,9 @@ fn state() -> QueueState {
         max_size: 16,
         size: SIZE,
         ready: true,
-        desc_table: TABLE,
-        avail_ring: AVAILABLE,
-        used_ring: USED,
+        descriptor_area: TABLE,
+        driver_area: AVAILABLE,
+        device_area: USED,
         ..QueueState::default()
     }
 }
@@ -24,8 +24,7 @@ fn state() -> QueueState {
 fn queue(features: u64) -> (Queue, DriverQueue, DescriptorChain) {
     let memory = memory();
     let queue = Queue::new(state(), features, Arc::clone(&memory)).unwrap();
-    let event_idx = features & feature::RING_EVENT_IDX != 0;
-    let driver = DriverQueue::new(memory, SIZE, [TABLE, AVAILABLE, USED], event_idx);
+    let driver = DriverQueue::new(memory, SIZE, [TABLE, AVAILABLE, USED], features);
     let chain = DescriptorChain::new(&queue);
     (queue, driver, chain)
 }
@@ -44,14 +43,15 @@ fn a_chain_comes_in_its_order_and_goes_back_by_its_head() {
         Buffer::Writable(0x6000, 7),
     ]);
     assert!(queue.pop(&mut chain).unwrap());
-    assert_eq!(chain.head(), head);
+    assert_eq!(chain.head().id(), head);
     assert_eq!((chain.readable().len(), chain.writable().len()), (8, 7));
     assert_eq!(lengths(chain.readable()), [3, 5]);
     assert_eq!(lengths(chain.writable()), [7]);
     assert!(!queue.pop(&mut chain).unwrap());
-    queue.add_used(head, 7).unwrap();
+    queue.add_used(chain.head(), 7).unwrap();
     assert_eq!(driver.take_used(), Some((u32::from(head), 7)));
-    assert_eq!((queue.state().next_avail, queue.state().next_used), (1, 1));
+    let progress = queue.state().progress.unwrap();
+    assert_eq!((progress.next_available, progress.next_used), (1, 1));
 }
 
 #[test]
@@ -112,9 +112,9 @@ fn an_indirect_table_may_follow_direct_descriptors() {
     assert!(queue.pop(&mut chain).unwrap());
     assert_eq!((chain.readable().len(), chain.writable().len()), (16, 1));
     // 2.7.5.3.2: direct ones, then one indirect one; its write flag means nothing.
-    driver.write_descriptor(4, (0x4000, 8, 1, 5));
-    driver.write_descriptor(5, (0x7000, 32, 4 | 2, 0));
-    driver.offer(4);
+    driver.split().write_descriptor(4, (0x4000, 8, 1, 5));
+    driver.split().write_descriptor(5, (0x7000, 32, 4 | 2, 0));
+    driver.split().offer(4);
     assert!(queue.pop(&mut chain).unwrap());
     assert_eq!((chain.readable().len(), chain.writable().len()), (24, 1));
 }
@@ -146,7 +146,10 @@ fn the_first_error_ends_the_use_of_the_ring() {
     assert!(chain.readable().is_empty() && chain.writable().is_empty());
     driver.add(&[Buffer::Readable(0x4000, 1)]);
     assert!(matches!(queue.pop(&mut chain), Err(QueueError::Unusable)));
-    assert!(matches!(queue.add_used(0, 0), Err(QueueError::Unusable)));
+    assert!(matches!(
+        queue.add_used(chain.head(), 0),
+        Err(QueueError::Unusable)
+    ));
     assert!(matches!(
         queue.needs_notification(),
         Err(QueueError::Unusable)
@@ -159,7 +162,7 @@ fn the_first_error_ends_the_use_of_the_ring() {
         queue.disable_notification(),
         Err(QueueError::Unusable)
     ));
-    assert_eq!(driver.used_index(), 0);
+    assert_eq!(driver.split().used_index(), 0);
 }
 
 #[test]
@@ -168,8 +171,10 @@ fn chains_can_be_put_back() {
     driver.add(&[Buffer::Writable(0x4000, 1)]);
     driver.add(&[Buffer::Writable(0x4000, 2)]);
     assert!(queue.pop(&mut chain).unwrap());
+    let first = chain.head();
     assert!(queue.pop(&mut chain).unwrap());
-    queue.undo_pop(2);
+    queue.undo_pop(chain.head());
+    queue.undo_pop(first);
     assert!(queue.pop(&mut chain).unwrap());
     assert_eq!(chain.writable().len(), 1);
 }
@@ -181,27 +186,33 @@ fn the_event_index_suppresses_in_both_directions() {
         driver.add(&[Buffer::Writable(0x4000, 1)]);
     }
     assert!(queue.enable_notification().unwrap());
-    assert_eq!(driver.available_event(), 0);
-    driver.set_used_event(2);
+    assert_eq!(driver.split().available_event(), 0);
+    driver.split().set_used_event(2);
     for expected in [false, false, true, false] {
         assert!(queue.pop(&mut chain).unwrap());
         queue.add_used(chain.head(), 1).unwrap();
         assert_eq!(queue.needs_notification().unwrap(), expected);
     }
     assert!(!queue.enable_notification().unwrap());
-    assert_eq!(driver.available_event(), 4);
+    assert_eq!(driver.split().available_event(), 4);
 }
 
 #[test]
 fn flags_suppress_in_both_directions_without_the_event_index() {
-    let (mut queue, mut driver, _chain) = queue(0);
+    let (mut queue, mut driver, mut chain) = queue(0);
     queue.disable_notification().unwrap();
-    assert_eq!(driver.used_flags(), 1);
+    assert_eq!(driver.split().used_flags(), 1);
     driver.add(&[Buffer::Writable(0x4000, 1)]);
     assert!(queue.enable_notification().unwrap());
-    assert_eq!(driver.used_flags(), 0);
+    assert_eq!(driver.split().used_flags(), 0);
+    assert!(!queue.needs_notification().unwrap());
+    driver.add(&[Buffer::Writable(0x4000, 1)]);
+    assert!(queue.pop(&mut chain).unwrap());
+    queue.add_used(chain.head(), 1).unwrap();
     assert!(queue.needs_notification().unwrap());
     driver.set_no_interrupt(true);
+    assert!(queue.pop(&mut chain).unwrap());
+    queue.add_used(chain.head(), 1).unwrap();
     assert!(!queue.needs_notification().unwrap());
 }
 
@@ -209,20 +220,25 @@ fn flags_suppress_in_both_directions_without_the_event_index() {
 fn indices_wrap() {
     let memory = memory();
     let state = QueueState {
-        next_avail: u16::MAX,
-        next_used: u16::MAX,
+        progress: Some(Progress {
+            next_available: u16::MAX,
+            next_used: u16::MAX,
+        }),
         ..state()
     };
     let mut queue = Queue::new(state, 0, Arc::clone(&memory)).unwrap();
-    let mut driver = DriverQueue::new(memory, SIZE, [TABLE, AVAILABLE, USED], false);
-    driver.next_available = u16::MAX;
-    driver.next_used = u16::MAX;
+    let mut driver = DriverQueue::new(memory, SIZE, [TABLE, AVAILABLE, USED], 0);
+    driver.split().next_available = u16::MAX;
+    driver.split().next_used = u16::MAX;
     let mut chain = DescriptorChain::new(&queue);
     for length in 1..20 {
         driver.add(&[Buffer::Writable(0x4000, length)]);
         assert!(queue.pop(&mut chain).unwrap());
         queue.add_used(chain.head(), length).unwrap();
-        assert_eq!(driver.take_used(), Some((u32::from(chain.head()), length)));
+        assert_eq!(
+            driver.take_used(),
+            Some((u32::from(chain.head().id()), length))
+        );
     }
 }
 
@@ -230,7 +246,7 @@ fn indices_wrap() {
 fn a_queue_that_the_driver_left_alone_has_nothing_and_harms_nothing() {
     let state = QueueState {
         ready: false,
-        avail_ring: HOLE,
+        driver_area: HOLE,
         size: 3,
         ..state()
     };
@@ -268,18 +284,18 @@ proptest! {
         let (mut queue, mut driver, mut chain) = queue(features);
         queue.memory.write_slice(&indirect, GuestAddress(0x4000)).unwrap();
         for (index, descriptor) in (0..).zip(descriptors) {
-            driver.write_descriptor(index, descriptor);
+            driver.split().write_descriptor(index, descriptor);
         }
         let mut popped = 0;
         for head in heads {
-            driver.offer(head);
+            driver.split().offer(head);
             if let Some(index) = jump {
-                driver.set_available_index(index);
+                driver.split().set_available_index(index);
             }
             while let Ok(true) = queue.pop(&mut chain) {
                 popped += 1;
                 prop_assert!(popped <= 0x1_0000);
-                prop_assert!(chain.head() < SIZE);
+                prop_assert!(chain.head().id() < SIZE);
                 let whole = chain.readable().len() + chain.writable().len();
                 prop_assert!(whole > 0 && whole <= 1 << 32);
                 let pieces = chain.readable().segments().chain(chain.writable().segments());

@@ -1,6 +1,7 @@
-//! What every device does on its transports, whatever it is: run over each of them.
+//! What every device does on its transports and with each kind of ring, whatever it is.
 
 use super::driver_queue::{INDIRECT, NEXT, WRITE};
+use super::packed_queue;
 use super::{Driver, HOLE, Kind, RecordedDoorbells, register, status};
 use crate::{VirtioDevice, feature};
 use bus::Doorbell;
@@ -20,10 +21,16 @@ pub struct Subject<'a> {
 const RING: u64 = feature::RING_INDIRECT_DESC | feature::RING_EVENT_IDX;
 const QUEUE_SIZE: u16 = 16;
 
-/// Runs the whole suite, on each transport.
+/// Runs the whole suite, on each transport with each kind of ring.
 pub fn run(subject: &Subject<'_>) {
     for kind in [Kind::Mmio, Kind::Pci] {
-        run_on(&On { subject, kind });
+        for packed in [false, true] {
+            run_on(&On {
+                subject,
+                kind,
+                packed,
+            });
+        }
     }
 }
 
@@ -31,6 +38,15 @@ pub fn run(subject: &Subject<'_>) {
 struct On<'a> {
     subject: &'a Subject<'a>,
     kind: Kind,
+    packed: bool,
+}
+
+impl On<'_> {
+    /// The features to negotiate, that of the ring among them.
+    fn features(&self) -> u64 {
+        let ring = if self.packed { feature::RING_PACKED } else { 0 };
+        self.subject.features | ring
+    }
 }
 
 impl<'a> std::ops::Deref for On<'a> {
@@ -51,7 +67,11 @@ fn run_on(subject: &On<'_>) {
     survives_a_reset_in_flight(subject);
     lives_without_queues(subject);
     breaks_on_bad_rings(subject);
-    breaks_on_hostile_chains(subject);
+    if subject.packed {
+        breaks_on_hostile_packed_chains(subject);
+    } else {
+        breaks_on_hostile_chains(subject);
+    }
 }
 
 fn driver(subject: &On<'_>) -> Driver {
@@ -148,7 +168,7 @@ fn configuration_space_has_bounds(subject: &On<'_>) {
     use bus::MmioDevice as _;
     let mut driver = driver(subject);
     let offsets = (0..0x200).chain([0x1000, u64::from(u32::MAX), u64::MAX - 0x200]);
-    assert!(driver.negotiate(subject.features));
+    assert!(driver.negotiate(subject.features()));
     for offset in offsets {
         for length in [1, 2, 4, 8] {
             let mut data = [0xff; 8];
@@ -176,7 +196,7 @@ fn configuration_space_has_bounds(subject: &On<'_>) {
 fn starts_stops_and_starts(subject: &On<'_>) {
     let mut driver = driver(subject);
     for _ in 0..3 {
-        driver.start(subject.features | RING, QUEUE_SIZE);
+        driver.start(subject.features() | RING, QUEUE_SIZE);
         let rung: Vec<Doorbell> = driver.doorbells.registered.lock().unwrap().clone();
         let expected: Vec<Doorbell> = (0..u32::try_from(driver.queues.len()).unwrap())
             .map(|index| driver.transport.doorbell(index))
@@ -197,7 +217,7 @@ fn starts_stops_and_starts(subject: &On<'_>) {
 fn serves_with_each_kind_of_event_suppression(subject: &On<'_>) {
     for ring in [0, feature::RING_EVENT_IDX, feature::RING_INDIRECT_DESC] {
         let mut driver = driver(subject);
-        driver.start(subject.features | ring, QUEUE_SIZE);
+        driver.start(subject.features() | ring, QUEUE_SIZE);
         for _ in 0..40 {
             (subject.exercise)(&mut driver);
         }
@@ -209,7 +229,7 @@ fn serves_with_each_kind_of_event_suppression(subject: &On<'_>) {
         ..RecordedDoorbells::default()
     };
     let mut driver = Driver::build(subject.kind, (subject.make)(), super::memory(), refusing);
-    driver.start(subject.features, QUEUE_SIZE);
+    driver.start(subject.features(), QUEUE_SIZE);
     (subject.exercise)(&mut driver);
 }
 
@@ -217,7 +237,7 @@ fn pauses_and_resumes(subject: &On<'_>) {
     let mut driver = driver(subject);
     driver.transport.pause();
     driver.transport.resume();
-    driver.start(subject.features | RING, QUEUE_SIZE);
+    driver.start(subject.features() | RING, QUEUE_SIZE);
     for _ in 0..3 {
         (subject.exercise)(&mut driver);
         driver.transport.pause();
@@ -234,7 +254,7 @@ fn pauses_and_resumes(subject: &On<'_>) {
 fn survives_a_reset_in_flight(subject: &On<'_>) {
     let mut driver = driver(subject);
     for _ in 0..20 {
-        driver.start(subject.features | RING, QUEUE_SIZE);
+        driver.start(subject.features() | RING, QUEUE_SIZE);
         // Chains that a device may reject, but that break no rule.
         let memory = driver.allocate(0x1000);
         for _ in 0..4 {
@@ -248,27 +268,33 @@ fn survives_a_reset_in_flight(subject: &On<'_>) {
         }
         driver.reset();
     }
-    driver.start(subject.features | RING, QUEUE_SIZE);
+    driver.start(subject.features() | RING, QUEUE_SIZE);
     (subject.exercise)(&mut driver);
 }
 
 fn lives_without_queues(subject: &On<'_>) {
     let mut driver = driver(subject);
-    assert!(driver.negotiate(subject.features));
+    assert!(driver.negotiate(subject.features()));
     driver.driver_ok();
     for queue in [0, 1, u16::MAX] {
         driver.kick(queue);
     }
     driver.reset();
-    driver.start(subject.features, QUEUE_SIZE);
+    driver.start(subject.features(), QUEUE_SIZE);
     (subject.exercise)(&mut driver);
 }
 
 fn breaks_on_bad_rings(subject: &On<'_>) {
     let mut driver = driver(subject);
+    // A split ring has a power of two; a packed one wants less of its driver's area.
+    let (part, own) = if subject.packed {
+        (register::QUEUE_DRIVER_LOW, 0x1002)
+    } else {
+        (register::QUEUE_SIZE, 3)
+    };
     let cases: [(u64, u32); 8] = [
         (register::QUEUE_SIZE, 0),
-        (register::QUEUE_SIZE, 3),
+        (part, own),
         (register::QUEUE_SIZE, 0x1_0000),
         (register::QUEUE_SIZE, 0x8000),
         (register::QUEUE_DESC_LOW, 0x1008),
@@ -277,7 +303,7 @@ fn breaks_on_bad_rings(subject: &On<'_>) {
         (register::QUEUE_DEVICE_LOW, u32::MAX - 3),
     ];
     for (register, value) in cases {
-        assert!(driver.negotiate(subject.features));
+        assert!(driver.negotiate(subject.features()));
         driver.add_queue_with(QUEUE_SIZE, |driver| driver.write(register, value));
         driver.driver_ok();
         assert_ne!(
@@ -288,7 +314,7 @@ fn breaks_on_bad_rings(subject: &On<'_>) {
         assert_eq!(driver.wait_interrupt(), 2);
         driver.kick(0);
     }
-    driver.start(subject.features, QUEUE_SIZE);
+    driver.start(subject.features(), QUEUE_SIZE);
     (subject.exercise)(&mut driver);
 }
 
@@ -328,30 +354,103 @@ fn breaks_on_hostile_chains(subject: &On<'_>) {
         ),
     ];
     for (what, descriptors) in chains {
-        driver.start(subject.features | RING, QUEUE_SIZE);
+        driver.start(subject.features() | RING, QUEUE_SIZE);
         let queue = usize::from(subject.eager_queue);
         // The indirect table, for those that have one: an indirect descriptor and a next out of range.
-        driver.queues[queue].write_descriptor_at(here, 0, (here, 16, INDIRECT, 0));
+        driver.queues[queue]
+            .split()
+            .write_descriptor_at(here, 0, (here, 16, INDIRECT, 0));
         for (index, &descriptor) in (0..).zip(descriptors) {
-            driver.queues[queue].write_descriptor(index, descriptor);
+            driver.queues[queue]
+                .split()
+                .write_descriptor(index, descriptor);
         }
-        driver.queues[queue].offer(0);
+        driver.queues[queue].split().offer(0);
         expect_broken(&mut driver, subject, what);
     }
-    driver.start(subject.features | RING, QUEUE_SIZE);
-    driver.queues[usize::from(subject.eager_queue)].offer(QUEUE_SIZE);
+    driver.start(subject.features() | RING, QUEUE_SIZE);
+    driver.queues[usize::from(subject.eager_queue)]
+        .split()
+        .offer(QUEUE_SIZE);
     expect_broken(&mut driver, subject, "head out of range");
-    driver.start(subject.features | RING, QUEUE_SIZE);
-    driver.queues[usize::from(subject.eager_queue)].set_available_index(QUEUE_SIZE + 1);
+    driver.start(subject.features() | RING, QUEUE_SIZE);
+    driver.queues[usize::from(subject.eager_queue)]
+        .split()
+        .set_available_index(QUEUE_SIZE + 1);
     expect_broken(&mut driver, subject, "the available index jumps");
-    driver.start(subject.features | RING, QUEUE_SIZE);
-    driver.queues[usize::from(subject.eager_queue)].set_available_index(u16::MAX);
+    driver.start(subject.features() | RING, QUEUE_SIZE);
+    driver.queues[usize::from(subject.eager_queue)]
+        .split()
+        .set_available_index(u16::MAX);
     expect_broken(&mut driver, subject, "the available index goes back");
-    driver.start(subject.features, QUEUE_SIZE);
-    driver.queues[usize::from(subject.eager_queue)].write_descriptor(0, (here, 16, INDIRECT, 0));
-    driver.queues[usize::from(subject.eager_queue)].offer(0);
+    driver.start(subject.features(), QUEUE_SIZE);
+    driver.queues[usize::from(subject.eager_queue)]
+        .split()
+        .write_descriptor(0, (here, 16, INDIRECT, 0));
+    driver.queues[usize::from(subject.eager_queue)]
+        .split()
+        .offer(0);
     expect_broken(&mut driver, subject, "indirect without its feature");
-    driver.start(subject.features | RING, QUEUE_SIZE);
+    driver.start(subject.features() | RING, QUEUE_SIZE);
+    (subject.exercise)(&mut driver);
+}
+
+/// A descriptor of a packed ring: address, length, flags.
+type Element = (u64, u32, u16);
+
+fn breaks_on_hostile_packed_chains(subject: &On<'_>) {
+    let mut driver = driver(subject);
+    let here = 0x8_0000;
+    let queue = usize::from(subject.eager_queue);
+    let chains: [(&str, &[Element]); 14] = [
+        (
+            "a list without end",
+            &[(here, 16, NEXT); QUEUE_SIZE as usize],
+        ),
+        ("a hole", &[(HOLE, 16, 0)]),
+        ("half in a hole", &[(HOLE - 8, 16, 0)]),
+        ("the end of addresses", &[(u64::MAX - 4, 16, 0)]),
+        ("too long", &[(here, u32::MAX, WRITE)]),
+        ("empty", &[(here, 0, 0)]),
+        (
+            "readable after writable",
+            &[(here, 16, NEXT | WRITE), (here, 16, 0)],
+        ),
+        ("an indirect table in a hole", &[(HOLE, 16, INDIRECT)]),
+        ("an empty indirect table", &[(here, 0, INDIRECT)]),
+        ("half an indirect entry", &[(here, 24, INDIRECT)]),
+        (
+            "indirect with a next",
+            &[(here, 16, INDIRECT | NEXT), (here, 16, 0)],
+        ),
+        (
+            "indirect behind another",
+            &[(here, 16, NEXT), (here, 16, INDIRECT)],
+        ),
+        (
+            "an indirect table that is longer than any list",
+            &[(here, 0xffff_fff0, INDIRECT)],
+        ),
+        (
+            "an indirect table at the end of addresses",
+            &[(u64::MAX - 8, 32, INDIRECT)],
+        ),
+    ];
+    for (what, descriptors) in chains {
+        driver.start(subject.features() | RING, QUEUE_SIZE);
+        let ring = driver.queues[queue].packed();
+        for (index, &(address, length, flags)) in (0..).zip(descriptors) {
+            // The indirect table, for those that have one: elements that break no rule.
+            ring.write_descriptor_at(here, index, (here, 16, 0, 0));
+            let flags = flags | packed_queue::AVAILABLE;
+            ring.write_descriptor(index, (address, length, u16::MAX, flags));
+        }
+        expect_broken(&mut driver, subject, what);
+    }
+    driver.start(subject.features(), QUEUE_SIZE);
+    driver.queues[queue].packed().offer(&[(here, 16, INDIRECT)]);
+    expect_broken(&mut driver, subject, "indirect without its feature");
+    driver.start(subject.features() | RING, QUEUE_SIZE);
     (subject.exercise)(&mut driver);
 }
 
@@ -361,10 +460,10 @@ fn expect_broken(driver: &mut Driver, subject: &On<'_>, what: &str) {
     driver.wait_broken();
     assert_ne!(driver.wait_interrupt() & 2, 0, "{what}");
     let queue = usize::from(subject.eager_queue);
-    assert_eq!(driver.queues[queue].used_index(), 0, "{what}");
+    assert!(!driver.queues[queue].has_used(), "{what}");
     driver.kick(subject.eager_queue);
     driver.transport.pause();
     driver.transport.resume();
     assert_ne!(driver.status() & status::NEEDS_RESET, 0, "{what}");
-    assert_eq!(driver.queues[queue].used_index(), 0, "{what}");
+    assert!(!driver.queues[queue].has_used(), "{what}");
 }

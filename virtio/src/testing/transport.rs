@@ -82,6 +82,7 @@ impl PciMachine {
         let queues = device.queue_max_sizes().len();
         let kind = EndpointKind::Integrated;
         let transport = PciTransport::new(device, kind, memory, interrupts, registry).unwrap();
+        let transport = transport.with_packed_rings(true);
         let transport = Arc::new(Mutex::new(transport));
         let window = Driver::BASE_ADDRESS..Driver::BASE_ADDRESS + 0x10_0000;
         let mut complex = RootComplex::new(0, Windows::new(window, None).unwrap());
@@ -167,7 +168,8 @@ impl Transport {
                 let event = interrupt.try_clone().unwrap();
                 let base = Driver::BASE_ADDRESS;
                 Self::Mmio {
-                    transport: MmioTransport::new(device, memory, base, event, registry),
+                    transport: MmioTransport::new(device, memory, base, event, registry)
+                        .with_packed_rings(true),
                     interrupt,
                 }
             }

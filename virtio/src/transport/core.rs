@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bus::{Doorbell, DoorbellRegistry};
-use virtio_queue::QueueState;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::link::{DriverLink, Notifier};
 use super::status;
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueState};
 use crate::{Activation, ActiveQueue, GuestMemory, StartError, VirtioDevice, feature};
 
 /// A device with what its driver has set up.
@@ -114,6 +113,15 @@ impl<N: Notifier> TransportCore<N> {
         };
         core.clear_driver_state();
         core
+    }
+
+    /// Whether the driver may choose packed rings (2.8).
+    pub(super) fn offer_packed_rings(&mut self, offer: bool) {
+        if offer {
+            self.transport_features |= feature::RING_PACKED;
+        } else {
+            self.transport_features &= !feature::RING_PACKED;
+        }
     }
 
     /// Stops the device, with its requests completed, so that nothing touches guest memory. The
@@ -258,8 +266,9 @@ impl<N: Notifier> TransportCore<N> {
         }
         self.stop_device();
         if let Some(queue) = self.queues.get_mut(index) {
-            *queue = unused(queue.max_size);
+            *queue = QueueState::unused(queue.max_size);
         }
+        self.device.reset_queue(index);
         self.start_device();
     }
 
@@ -359,7 +368,7 @@ impl<N: Notifier> TransportCore<N> {
         self.driver_wants_unknown = false;
         self.queue_select = 0;
         let sizes = self.device.queue_max_sizes();
-        self.queues = sizes.iter().copied().map(unused).collect();
+        self.queues = sizes.iter().copied().map(QueueState::unused).collect();
     }
 
     /// Stops the device and keeps the state of its queues. Of those that were not in use there is none: the
@@ -488,15 +497,6 @@ impl<N> Drop for TransportCore<N> {
     /// each back would make it slow again and again.
     fn drop(&mut self) {
         self.device.stop();
-    }
-}
-
-/// A queue of at most `max_size` descriptors that no driver has configured.
-fn unused(max_size: u16) -> QueueState {
-    QueueState {
-        max_size,
-        size: max_size,
-        ..QueueState::default()
     }
 }
 

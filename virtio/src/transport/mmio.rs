@@ -58,6 +58,14 @@ impl MmioTransport {
         }
     }
 
+    /// Whether drivers may choose packed rings (virtio 1.3, 2.8) rather than split ones. At first they may
+    /// not.
+    #[must_use]
+    pub fn with_packed_rings(mut self, offered: bool) -> Self {
+        self.core.offer_packed_rings(offered);
+        self
+    }
+
     /// Stops the device, with its requests completed, so that nothing touches guest memory. The
     /// driver does not notice. Does nothing when the device is not started. No vCPU may run from here
     /// to [`resume`](Self::resume).
@@ -133,22 +141,22 @@ impl MmioTransport {
             }
             Register::Status => self.core.write_status(value),
             Register::QueueDescLow => {
-                self.core.configure_queue(|queue| set_low(&mut queue.desc_table, value));
+                self.core.configure_queue(|queue| set_low(&mut queue.descriptor_area, value));
             }
             Register::QueueDescHigh => {
-                self.core.configure_queue(|queue| set_high(&mut queue.desc_table, value));
+                self.core.configure_queue(|queue| set_high(&mut queue.descriptor_area, value));
             }
             Register::QueueDriverLow => {
-                self.core.configure_queue(|queue| set_low(&mut queue.avail_ring, value));
+                self.core.configure_queue(|queue| set_low(&mut queue.driver_area, value));
             }
             Register::QueueDriverHigh => {
-                self.core.configure_queue(|queue| set_high(&mut queue.avail_ring, value));
+                self.core.configure_queue(|queue| set_high(&mut queue.driver_area, value));
             }
             Register::QueueDeviceLow => {
-                self.core.configure_queue(|queue| set_low(&mut queue.used_ring, value));
+                self.core.configure_queue(|queue| set_low(&mut queue.device_area, value));
             }
             Register::QueueDeviceHigh => {
-                self.core.configure_queue(|queue| set_high(&mut queue.used_ring, value));
+                self.core.configure_queue(|queue| set_high(&mut queue.device_area, value));
             }
             Register::MagicValue
             | Register::Version

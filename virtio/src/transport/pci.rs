@@ -141,6 +141,14 @@ impl PciTransport {
         })
     }
 
+    /// Whether drivers may choose packed rings (virtio 1.3, 2.8) rather than split ones. At first they may
+    /// not.
+    #[must_use]
+    pub fn with_packed_rings(mut self, offered: bool) -> Self {
+        self.core.offer_packed_rings(offered);
+        self
+    }
+
     /// Stops the device, with its requests completed, so that nothing touches guest memory. The
     /// driver does not notice. Does nothing when the device is not started. No vCPU may run from here
     /// to [`resume`](Self::resume).

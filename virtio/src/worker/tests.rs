@@ -1,9 +1,9 @@
 use super::*;
 use crate::feature;
+use crate::queue::QueueState;
 use crate::testing::{Buffer, DriverQueue, memory};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU32, Ordering};
-use virtio_queue::QueueState;
 
 /// Counts what a device says.
 #[derive(Debug, Default)]
@@ -188,13 +188,13 @@ fn a_turn_has_a_budget_and_tells_the_driver_once_or_when_it_takes_long() {
         max_size: 16,
         size: 16,
         ready: true,
-        desc_table: 0x1000,
-        avail_ring: 0x2000,
-        used_ring: 0x3000,
+        descriptor_area: 0x1000,
+        driver_area: 0x2000,
+        device_area: 0x3000,
         ..QueueState::default()
     };
     let mut queue = Queue::new(state, feature::VERSION_1, Arc::clone(&memory)).unwrap();
-    let mut driver = DriverQueue::new(memory, 16, [0x1000, 0x2000, 0x3000], false);
+    let mut driver = DriverQueue::new(memory, 16, [0x1000, 0x2000, 0x3000], 0);
     let mut chain = DescriptorChain::new(&queue);
     let interrupt = Counted::default();
     for _ in 0..8 {
@@ -210,16 +210,16 @@ fn a_turn_has_a_budget_and_tells_the_driver_once_or_when_it_takes_long() {
     assert_eq!(turn(0, Duration::ZERO), Turn::Again);
     assert_eq!(interrupt.used.load(Ordering::SeqCst), 0);
     // A busy host can make any of them the last of its turn.
-    while driver.used_index() < 3 {
-        let budget = 3 - driver.used_index();
+    while driver.split().used_index() < 3 {
+        let budget = 3 - driver.split().used_index();
         assert_eq!(turn(budget, Duration::from_micros(300)), Turn::Again);
     }
     assert_eq!(interrupt.used.load(Ordering::SeqCst), 3);
     // A request that takes long is the last of its turn.
     assert_eq!(turn(9, TURN_TIME), Turn::Again);
-    assert_eq!(driver.used_index(), 4);
+    assert_eq!(driver.split().used_index(), 4);
     assert_eq!(turn(9, Duration::ZERO), Turn::Wait);
-    assert_eq!(driver.used_index(), 8);
+    assert_eq!(driver.split().used_index(), 8);
     assert!(interrupt.used.load(Ordering::SeqCst) > 4);
     let told = interrupt.used.load(Ordering::SeqCst);
     assert_eq!(turn(9, Duration::ZERO), Turn::Wait);

@@ -18,40 +18,55 @@ use crate::memory::GuestMemory;
 /// The transports, and where the guest finds each.
 pub type Placed = (Vec<Arc<Mutex<MmioTransport>>>, Vec<VirtioMmio>);
 
-/// Places `devices` in their order.
-///
-/// # Errors
-///
-/// [`VmmError::Host`] when the host refuses a descriptor.
-pub fn place(
-    devices: Vec<Box<dyn VirtioDevice>>,
-    vm: &Arc<VmFd>,
-    memory: &GuestMemory,
-    interrupts: &Interrupts,
-    mmio: &mut MmioBus,
-) -> Result<Placed, VmmError> {
-    let addresses = layout::VIRTIO_MMIO
-        .step_by(usize::try_from(layout::VIRTIO_MMIO_STRIDE).unwrap_or(usize::MAX));
-    let (mut transports, mut places) = Placed::default();
-    for ((device, address), gsi) in devices.into_iter().zip(addresses).zip(gsi::VIRTIO_MMIO) {
-        let event = EventFd::new(EFD_NONBLOCK).map_err(VmmError::host)?;
-        let doorbells: Arc<dyn DoorbellRegistry> = Arc::new(WiredDoorbells::new(
-            Arc::clone(vm),
-            interrupts.clone(),
-            event.try_clone().map_err(VmmError::host)?,
-            gsi,
-        ));
-        let transport = MmioTransport::new(device, Arc::clone(memory), address, event, doorbells);
-        let length = layout::VIRTIO_MMIO_LENGTH;
-        let transport = Arc::new(Mutex::new(transport));
-        mmio.insert(address, length, transport.clone())
-            .map_err(VmmError::host)?;
-        transports.push(transport);
-        places.push(VirtioMmio {
-            address,
-            length,
-            gsi,
-        });
+/// What the transports are made with.
+#[derive(Debug)]
+pub struct MmioSetup<'a> {
+    /// The machine.
+    pub vm: &'a Arc<VmFd>,
+    /// Its memory.
+    pub memory: &'a GuestMemory,
+    /// Its interrupt controllers.
+    pub interrupts: &'a Interrupts,
+    /// Whether drivers are offered packed rings.
+    pub packed_rings: bool,
+}
+
+impl MmioSetup<'_> {
+    /// Places `devices` in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError::Host`] when the host refuses a descriptor.
+    pub fn place(
+        &self,
+        devices: Vec<Box<dyn VirtioDevice>>,
+        mmio: &mut MmioBus,
+    ) -> Result<Placed, VmmError> {
+        let addresses = layout::VIRTIO_MMIO
+            .step_by(usize::try_from(layout::VIRTIO_MMIO_STRIDE).unwrap_or(usize::MAX));
+        let (mut transports, mut places) = Placed::default();
+        for ((device, address), gsi) in devices.into_iter().zip(addresses).zip(gsi::VIRTIO_MMIO) {
+            let event = EventFd::new(EFD_NONBLOCK).map_err(VmmError::host)?;
+            let doorbells: Arc<dyn DoorbellRegistry> = Arc::new(WiredDoorbells::new(
+                Arc::clone(self.vm),
+                self.interrupts.clone(),
+                event.try_clone().map_err(VmmError::host)?,
+                gsi,
+            ));
+            let memory = Arc::clone(self.memory);
+            let transport = MmioTransport::new(device, memory, address, event, doorbells)
+                .with_packed_rings(self.packed_rings);
+            let length = layout::VIRTIO_MMIO_LENGTH;
+            let transport = Arc::new(Mutex::new(transport));
+            mmio.insert(address, length, transport.clone())
+                .map_err(VmmError::host)?;
+            transports.push(transport);
+            places.push(VirtioMmio {
+                address,
+                length,
+                gsi,
+            });
+        }
+        Ok((transports, places))
     }
-    Ok((transports, places))
 }

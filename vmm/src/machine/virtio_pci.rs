@@ -68,6 +68,7 @@ pub struct PciMaker {
     memory: GuestMemory,
     messages: Arc<dyn MsiSink>,
     doorbells: Arc<dyn DoorbellRegistry>,
+    packed_rings: bool,
 }
 
 impl PciMaker {
@@ -91,7 +92,9 @@ impl PciMaker {
         let memory = Arc::clone(&self.memory);
         let doorbells = Arc::clone(&self.doorbells);
         let transport = PciTransport::new(device, kind, memory, interrupts, doorbells);
-        Ok(Arc::new(Mutex::new(transport.map_err(VmmError::host)?)))
+        let transport = transport.map_err(VmmError::host)?;
+        let transport = transport.with_packed_rings(self.packed_rings);
+        Ok(Arc::new(Mutex::new(transport)))
     }
 }
 
@@ -108,6 +111,8 @@ pub struct PciSetup<'a> {
     pub physical_address_bits: u8,
     /// Its interrupt controllers.
     pub interrupts: &'a Interrupts,
+    /// Whether drivers are offered packed rings.
+    pub packed_rings: bool,
 }
 
 impl PciSetup<'_> {
@@ -132,6 +137,7 @@ impl PciSetup<'_> {
             memory: Arc::clone(self.memory),
             messages: self.interrupts.messages(),
             doorbells: Arc::new(Doorbells::new(Arc::clone(self.vm))),
+            packed_rings: self.packed_rings,
         };
         let mut wires = Wires::default();
         let (mut transports, mut pins) = (Vec::with_capacity(devices.len()), Vec::new());

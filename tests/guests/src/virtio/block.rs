@@ -61,10 +61,10 @@ pub struct BlockDevice {
 }
 
 impl BlockDevice {
-    /// Resets and starts `device` with those of `wanted` that it offers.
+    /// Resets and starts `device` with those of `wanted` that it offers, and with packed rings if it does.
     pub fn start(device: Device, wanted: u64) -> Self {
-        let features = device.negotiate(wanted);
-        let queue = Queue::new(0, 64, features & feature::EVENT_IDX != 0);
+        let features = device.negotiate(wanted | feature::RING_PACKED);
+        let queue = Queue::with(features, 0, 64);
         device.set_up_queue(&queue);
         device.start();
         Self {

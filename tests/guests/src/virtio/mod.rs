@@ -1,9 +1,10 @@
-//! A virtio driver of our own (virtio 1.3): the transports, split rings, and the device types.
+//! A virtio driver of our own (virtio 1.3): the transports, split and packed rings, and the device types.
 
 pub mod block;
 pub mod entropy;
 pub mod mmio;
 pub mod net;
+mod packed;
 pub mod pci;
 mod queue;
 mod transport;

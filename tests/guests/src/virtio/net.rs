@@ -55,13 +55,13 @@ pub struct Received {
 }
 
 impl NetDevice {
-    /// Resets and starts `device` with those of `wanted` that it offers, and with receive buffers.
+    /// Resets and starts `device` with those of `wanted` that it offers, packed rings if it does, and with
+    /// receive buffers.
     pub fn start(device: Device, wanted: u64) -> Self {
-        let features = device.negotiate(wanted | bit::MAC);
-        let event_index = features & feature::EVENT_IDX != 0;
+        let features = device.negotiate(wanted | bit::MAC | feature::RING_PACKED);
         let (receive, transmit) = (
-            Queue::new(RECEIVE, 64, event_index),
-            Queue::new(TRANSMIT, 64, event_index),
+            Queue::with(features, RECEIVE, 64),
+            Queue::with(features, TRANSMIT, 64),
         );
         device.set_up_queue(&receive);
         device.set_up_queue(&transmit);

@@ -1,10 +1,11 @@
-//! Split rings, the driver's side (virtio 1.3, 2.7).
+//! Rings, the driver's side: split ones (virtio 1.3, 2.7), and packed ones behind the same methods.
 
 use core::sync::atomic::{Ordering, fence};
 
 use crate::dma::DmaBuffer;
 use crate::time::{SECONDS, wait_until};
-use crate::virtio::{Device, status};
+use crate::virtio::packed::PackedRing;
+use crate::virtio::{Device, feature, status};
 
 /// Flags of a descriptor.
 pub mod flag {
@@ -65,10 +66,21 @@ pub struct Queue {
     next_available: u16,
     announced: u16,
     next_used: u16,
+    /// Takes the place of both rings, where that was agreed upon.
+    packed: Option<PackedRing>,
 }
 
 impl Queue {
-    /// An empty queue; `event_index` when VIRTIO_F_EVENT_IDX was agreed upon.
+    /// An empty queue with the ring that was agreed upon.
+    pub fn with(features: u64, number: u16, size: u16) -> Self {
+        let mut queue = Self::new(number, size, features & feature::EVENT_IDX != 0);
+        if features & feature::RING_PACKED != 0 {
+            queue.packed = Some(PackedRing::new(size));
+        }
+        queue
+    }
+
+    /// An empty queue with a split ring; `event_index` when VIRTIO_F_EVENT_IDX was agreed upon.
     pub fn new(number: u16, size: u16, event_index: bool) -> Self {
         let entries = usize::from(size);
         let queue = Self {
@@ -82,6 +94,7 @@ impl Queue {
             next_available: 0,
             announced: 0,
             next_used: 0,
+            packed: None,
         };
         for memory in [queue.descriptors, queue.available, queue.used] {
             memory.fill(0);
@@ -97,6 +110,18 @@ impl Queue {
     /// Its number of descriptors.
     pub const fn size(&self) -> u16 {
         self.size
+    }
+
+    /// Guest-physical addresses of its descriptor, driver and device areas.
+    pub fn areas(&self) -> [u64; 3] {
+        match &self.packed {
+            Some(ring) => ring.addresses(),
+            None => [
+                self.descriptors_address(),
+                self.available_address(),
+                self.used_address(),
+            ],
+        }
     }
 
     /// Guest-physical address of the descriptor table.
@@ -126,7 +151,12 @@ impl Queue {
 
     /// Writes descriptor `index` of the indirect table of `head`.
     pub fn set_indirect_descriptor(&self, head: u16, index: usize, descriptor: Descriptor) {
-        write_descriptor(self.indirect_table(head), index, descriptor);
+        let mut words = [descriptor.flags, descriptor.next];
+        if self.packed.is_some() {
+            // The id, which means nothing there, and the flags.
+            words.reverse();
+        }
+        write_parts(self.indirect_table(head), index, descriptor, words);
     }
 
     /// Writes the descriptors of a request from `head` on.
@@ -171,6 +201,10 @@ impl Queue {
 
     /// Puts `head` into the available ring.
     pub fn publish(&mut self, head: u16) {
+        if let Some(ring) = &mut self.packed {
+            let table = self.descriptors;
+            return ring.publish(head, |index| read_descriptor(table, usize::from(index)));
+        }
         let slot = usize::from(self.next_available % self.size);
         self.available.write_u16(4 + slot * 2, head);
         self.next_available = self.next_available.wrapping_add(1);
@@ -193,7 +227,9 @@ impl Queue {
     /// 1.3, 2.7.10); whether it did.
     pub fn notify(&mut self, device: Device) -> bool {
         fence(Ordering::SeqCst);
-        let wanted = if self.event_index {
+        let wanted = if let Some(ring) = &mut self.packed {
+            ring.wants_doorbell()
+        } else if self.event_index {
             let event = self.used.read_u16(4 + usize::from(self.size) * 8);
             let distance = self.next_available.wrapping_sub(event).wrapping_sub(1);
             distance < self.next_available.wrapping_sub(self.announced)
@@ -208,7 +244,10 @@ impl Queue {
     }
 
     /// Asks for an interrupt when `completions` more requests are completed, with the event index.
-    pub fn set_used_event(&self, completions: u16) {
+    pub fn set_used_event(&mut self, completions: u16) {
+        if let Some(ring) = &mut self.packed {
+            return ring.set_used_event(completions);
+        }
         let event = self.next_used.wrapping_add(completions).wrapping_sub(1);
         self.available
             .write_u16(4 + usize::from(self.size) * 2, event);
@@ -217,17 +256,26 @@ impl Queue {
 
     /// Says by the ring's flag, without the event index, whether completions interrupt.
     pub fn set_interrupts(&self, on: bool) {
+        if let Some(ring) = &self.packed {
+            return ring.set_interrupts(on);
+        }
         self.available.write_u16(0, u16::from(!on));
         fence(Ordering::SeqCst);
     }
 
-    /// The used ring's index.
+    /// The used ring's index, or what else changes with the next completion.
     pub fn used_index(&self) -> u16 {
+        if let Some(ring) = &self.packed {
+            return ring.used_index();
+        }
         self.used.read_u16(2)
     }
 
     /// The next completed request: its head and how many bytes the device wrote.
     pub fn take_used(&mut self) -> Option<(u16, u32)> {
+        if let Some(ring) = &mut self.packed {
+            return ring.take_used();
+        }
         if self.used_index() == self.next_used {
             return None;
         }
@@ -282,10 +330,30 @@ impl Queue {
 }
 
 fn write_descriptor(table: DmaBuffer, index: usize, descriptor: Descriptor) {
+    write_parts(
+        table,
+        index,
+        descriptor,
+        [descriptor.flags, descriptor.next],
+    );
+}
+
+fn read_descriptor(table: DmaBuffer, index: usize) -> Descriptor {
+    let offset = index * DESCRIPTOR_BYTES;
+    Descriptor {
+        address: table.read_u64(offset),
+        length: table.read_u32(offset + 8),
+        flags: table.read_u16(offset + 12),
+        next: table.read_u16(offset + 14),
+    }
+}
+
+/// Address and length of `descriptor`, and `words` behind them.
+fn write_parts(table: DmaBuffer, index: usize, descriptor: Descriptor, words: [u16; 2]) {
     let mut bytes = [0; DESCRIPTOR_BYTES];
     bytes[..8].copy_from_slice(&descriptor.address.to_le_bytes());
     bytes[8..12].copy_from_slice(&descriptor.length.to_le_bytes());
-    bytes[12..14].copy_from_slice(&descriptor.flags.to_le_bytes());
-    bytes[14..].copy_from_slice(&descriptor.next.to_le_bytes());
+    bytes[12..14].copy_from_slice(&words[0].to_le_bytes());
+    bytes[14..].copy_from_slice(&words[1].to_le_bytes());
     table.write(index * DESCRIPTOR_BYTES, &bytes);
 }

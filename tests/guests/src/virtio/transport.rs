@@ -28,6 +28,8 @@ pub mod feature {
     pub const INDIRECT_DESC: u64 = 1 << 28;
     /// `used_event` and `avail_event`.
     pub const EVENT_IDX: u64 = 1 << 29;
+    /// Packed rings.
+    pub const RING_PACKED: u64 = 1 << 34;
     /// Not a legacy device.
     pub const VERSION_1: u64 = 1 << 32;
 }
@@ -310,15 +312,7 @@ impl Device {
             "queue of at most {size_max}"
         );
         assert!(!self.queue_is_on(), "queue is on");
-        self.write_queue(
-            queue.number(),
-            u32::from(queue.size()),
-            [
-                queue.descriptors_address(),
-                queue.available_address(),
-                queue.used_address(),
-            ],
-        );
+        self.write_queue(queue.number(), u32::from(queue.size()), queue.areas());
         assert!(self.queue_is_on(), "queue is off");
     }
 

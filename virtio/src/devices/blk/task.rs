@@ -60,7 +60,7 @@ pub(super) struct Task {
     pub polling: Polling,
     /// The buffers of the request that is being submitted.
     pub buffers: Vec<IoBuffer>,
-    /// Buffers were used of which the driver has not been told.
+    /// Buffers were used that the driver does not see yet.
     pub untold: bool,
 }
 
@@ -429,19 +429,22 @@ impl Task {
         Ok(())
     }
 
-    /// Writes the status of a request and gives its chain back to the driver.
+    /// Writes the status of a request and gives its chain back; the driver sees it with the others of the
+    /// round.
     fn answer(&mut self, chain: DescriptorChain, status: Status) -> Result<(), Fault> {
         let written_bytes = write_status(&chain, status);
-        let used = self.queue.add_used(chain.head(), written_bytes);
+        let used = self.queue.stage_used(chain.head(), written_bytes);
         used.map_err(|source| self.broken(source))?;
         self.untold = true;
         self.requests.spare_chains.push(chain);
         Ok(())
     }
 
-    /// Tells the driver of what was used.
+    /// Shows the driver what was used, and tells it.
     fn tell(&mut self) -> Result<(), Fault> {
         if std::mem::take(&mut self.untold) {
+            let shown = self.queue.publish_used();
+            shown.map_err(|source| self.broken(source))?;
             notify(self.index, &mut self.queue, &*self.interrupt)?;
         }
         Ok(())

@@ -430,7 +430,7 @@ fn a_head_that_is_offered_again_and_again_is_served_as_often() {
     let data = driver.place(&[UNTOUCHED; 513]);
     let head = driver.queues[0].add(&[Buffer::Readable(header, 16), Buffer::Writable(data, 513)]);
     for _ in 1..16 {
-        driver.queues[0].offer(head);
+        driver.queues[0].split().offer(head);
     }
     driver.kick(0);
     for _ in 0..16 {
@@ -527,9 +527,9 @@ fn a_failed_request_waits_for_a_restart_where_that_is_wished() {
         driver.reset();
         fs::write(image.path(), &content).unwrap();
         driver.start(bits(&[9]), 16);
-        assert_eq!(driver.queues[0].used_index(), 0);
+        assert_eq!(driver.queues[0].split().used_index(), 0);
         exercise(&mut driver);
-        assert_eq!(driver.queues[0].used_index(), 1);
+        assert_eq!(driver.queues[0].split().used_index(), 1);
     }
 }
 
@@ -754,10 +754,10 @@ proptest! {
         let mut driver = image.driver(features);
         driver.memory.write_slice(&memory, GuestAddress(0x2_0000)).unwrap();
         for (index, descriptor) in (0..).zip(descriptors) {
-            driver.queues[0].write_descriptor(index, descriptor);
+            driver.queues[0].split().write_descriptor(index, descriptor);
         }
         for head in heads {
-            driver.queues[0].offer(head);
+            driver.queues[0].split().offer(head);
         }
         driver.kick(0);
         driver.transport.pause();

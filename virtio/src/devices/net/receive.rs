@@ -18,7 +18,6 @@ use super::counters::NetCounters;
 use super::header::{FrameError, FrameHeader, MAX_FRAME_BYTES};
 use super::offload::bit;
 use super::stage::Stage;
-use super::used_ring::{Used, UsedRing};
 
 /// Index of the receive queue (5.1.2).
 pub(super) const QUEUE_INDEX: u16 = 0;
@@ -44,8 +43,6 @@ pub(super) struct Receiver {
     queue: Queue,
     chain: DescriptorChain,
     stage: Stage,
-    used: Vec<Used>,
-    used_ring: UsedRing,
     vectors: IoVectorStorage,
     features: u64,
     mtu_bytes: Option<u16>,
@@ -93,9 +90,7 @@ impl Receiver {
     ) -> Self {
         Self {
             chain: DescriptorChain::new(&queue),
-            stage: Stage::new(queue.size(), Arc::clone(&memory)),
-            used: Vec::with_capacity(usize::from(queue.size())),
-            used_ring: UsedRing::new(&queue, features, memory),
+            stage: Stage::new(queue.size(), memory),
             queue,
             vectors: IoVectorStorage::new(),
             features,
@@ -126,7 +121,7 @@ impl Receiver {
                 break;
             }
         }
-        if self.used_ring.needs_notification(&mut self.queue)? {
+        if self.queue.needs_notification()? {
             interrupt.signal_used(QUEUE_INDEX);
         }
         Ok(next)
@@ -134,8 +129,7 @@ impl Receiver {
 
     /// Gives the queue back, with the chains that no frame has used.
     pub(super) fn into_queue(mut self) -> Queue {
-        let unused = self.stage.clear();
-        self.queue.undo_pop(unused);
+        self.stage.put_back(&mut self.queue);
         if self.parked.is_some() {
             self.counters.received.dropped();
         }
@@ -177,7 +171,7 @@ impl Receiver {
                 continue;
             }
             if self.stage.len() > 0 {
-                self.queue.undo_pop(1);
+                self.queue.undo_pop(self.chain.head());
                 return Ok(());
             }
             // It has more pieces than the kernel takes.
@@ -306,9 +300,8 @@ impl Receiver {
             }
             .to_bytes(),
         );
-        self.used.clear();
-        self.stage.take(total, &mut self.used);
-        self.used_ring.publish(&mut self.queue, &self.used)?;
+        self.stage.use_up(total, &mut self.queue)?;
+        self.queue.publish_used()?;
         self.counters.received.passed(frame_bytes);
         Ok(())
     }

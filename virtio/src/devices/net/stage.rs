@@ -9,10 +9,8 @@ use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
 use crate::GuestMemory;
-use crate::queue::{DescriptorChain, Segment};
+use crate::queue::{DescriptorChain, Head, Queue, QueueError, Segment};
 use crate::tap::{HEADER_BYTES, IoVectors, MAX_PIECES, TooManyPieces};
-
-use super::used_ring::Used;
 
 /// Pieces that a read needs beside those of the guest: the header and what overflows.
 const OTHER_PIECES: usize = 2;
@@ -20,7 +18,7 @@ const OTHER_PIECES: usize = 2;
 /// One chain that waits.
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
-    head: u16,
+    head: Head,
     segment_count: usize,
     bytes: usize,
 }
@@ -82,7 +80,7 @@ impl Stage {
     }
 
     /// Takes the oldest chain; gives its head.
-    pub(super) fn pop(&mut self) -> Option<u16> {
+    pub(super) fn pop(&mut self) -> Option<Head> {
         let chain = self.chains.pop_front()?;
         self.segments
             .drain(..chain.segment_count.min(self.segments.len()));
@@ -90,13 +88,13 @@ impl Stage {
         Some(chain.head)
     }
 
-    /// Forgets all chains; gives their number.
-    pub(super) fn clear(&mut self) -> u16 {
-        let count = self.chains.len();
-        self.chains.clear();
+    /// Puts all chains back into `queue`, so that they come again.
+    pub(super) fn put_back(&mut self, queue: &mut Queue) {
+        while let Some(chain) = self.chains.pop_back() {
+            queue.undo_pop(chain.head);
+        }
         self.segments.clear();
         self.bytes = 0;
-        u16::try_from(count).unwrap_or(u16::MAX)
     }
 
     /// Adds to `vectors` where the frame behind a header goes: to the oldest chain, or to `all`.
@@ -140,20 +138,20 @@ impl Stage {
         }
     }
 
-    /// Takes the chains into which `bytes` went, oldest first, and says so in `used`.
-    pub(super) fn take(&mut self, mut bytes: usize, used: &mut Vec<Used>) {
+    /// Gives the chains into which `bytes` went back to `queue`, oldest first. They become visible with the
+    /// next [`Queue::publish_used`]: a driver that polls takes the first of a frame, reads how many there are,
+    /// and expects the others to be there (virtio 1.3, 5.1.6.4).
+    pub(super) fn use_up(&mut self, mut bytes: usize, queue: &mut Queue) -> Result<(), QueueError> {
         while bytes > 0 {
             let here = bytes.min(self.front_bytes());
             let Some(head) = self.pop() else {
                 break;
             };
             let written_bytes = u32::try_from(here).unwrap_or(u32::MAX);
-            used.push(Used {
-                head,
-                written_bytes,
-            });
+            queue.stage_used(head, written_bytes)?;
             bytes = bytes.saturating_sub(here);
         }
+        Ok(())
     }
 
     /// How many chains `bytes` go into, from the oldest on; `None` when they do not fit.

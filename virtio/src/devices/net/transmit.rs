@@ -84,7 +84,7 @@ impl Transmitter {
                 Outcome::Refused { error } => self.drop_frame(name, &error),
                 Outcome::Malformed { error } => self.drop_frame(name, &error),
                 Outcome::NoRoom => {
-                    self.queue.undo_pop(1);
+                    self.queue.undo_pop(self.chain.head());
                     next = Next::Writable;
                     break;
                 }

@@ -62,17 +62,17 @@ registers! {
     0x064 InterruptAck,
     /// RW. Device status (2.1); 0 resets.
     0x070 Status,
-    /// W. Descriptor table, low half.
+    /// W. Descriptor table or packed ring, low half.
     0x080 QueueDescLow,
-    /// W. Descriptor table, high half.
+    /// W. Descriptor area, high half.
     0x084 QueueDescHigh,
-    /// W. Available ring ("driver area"), low half.
+    /// W. Driver area: available ring or event suppression, low half.
     0x090 QueueDriverLow,
-    /// W. Available ring, high half.
+    /// W. Driver area, high half.
     0x094 QueueDriverHigh,
-    /// W. Used ring ("device area"), low half.
+    /// W. Device area: used ring or event suppression, low half.
     0x0a0 QueueDeviceLow,
-    /// W. Used ring, high half.
+    /// W. Device area, high half.
     0x0a4 QueueDeviceHigh,
     /// W. The shared memory region that the following registers are about.
     0x0ac ShmSel,

@@ -1,6 +1,7 @@
 //! The common configuration structure (virtio 1.3, 4.1.4.3): the registers that all devices have.
 
 use super::PciTransport;
+use crate::queue::QueueState;
 use crate::transport::core::{set_high, set_low};
 
 /// Makes the enumeration of the fields and the functions that find one.
@@ -52,15 +53,15 @@ fields! {
     0x1c 2 QueueEnable,
     /// R. The queue's doorbell, in units of the multiplier.
     0x1e 2 QueueNotifyOff,
-    /// RW. Descriptor table.
+    /// RW. Descriptor table, or packed ring.
     0x20 4 QueueDescLow,
     0x24 4 QueueDescHigh,
     0x20 8 QueueDesc,
-    /// RW. Available ring.
+    /// RW. Available ring, or the driver's event suppression.
     0x28 4 QueueDriverLow,
     0x2c 4 QueueDriverHigh,
     0x28 8 QueueDriver,
-    /// RW. Used ring.
+    /// RW. Used ring, or the device's event suppression.
     0x30 4 QueueDeviceLow,
     0x34 4 QueueDeviceHigh,
     0x30 8 QueueDevice,
@@ -86,10 +87,10 @@ impl PciTransport {
     fn read_field(&self, field: Field) -> u64 {
         let core = &self.core;
         let queue = core.selected_queue();
-        let address = |choose: fn(&virtio_queue::QueueState) -> u64| queue.map_or(0, choose);
-        let table = address(|queue| queue.desc_table);
-        let available = address(|queue| queue.avail_ring);
-        let used = address(|queue| queue.used_ring);
+        let address = |choose: fn(&QueueState) -> u64| queue.map_or(0, choose);
+        let descriptors = address(|queue| queue.descriptor_area);
+        let driver = address(|queue| queue.driver_area);
+        let device = address(|queue| queue.device_area);
         match field {
             Field::DeviceFeatureSelect => u64::from(core.device_features_select),
             Field::DeviceFeature => u64::from(core.device_features()),
@@ -104,15 +105,15 @@ impl PciTransport {
             Field::QueueMsixVector => u64::from(self.interrupt().queue_vector(core.queue_select)),
             Field::QueueEnable => queue.map_or(0, |queue| u64::from(queue.ready)),
             Field::QueueNotifyOff => queue.map_or(0, |_| u64::from(core.queue_select)),
-            Field::QueueDescLow => table & 0xffff_ffff,
-            Field::QueueDescHigh => table >> 32,
-            Field::QueueDesc => table,
-            Field::QueueDriverLow => available & 0xffff_ffff,
-            Field::QueueDriverHigh => available >> 32,
-            Field::QueueDriver => available,
-            Field::QueueDeviceLow => used & 0xffff_ffff,
-            Field::QueueDeviceHigh => used >> 32,
-            Field::QueueDevice => used,
+            Field::QueueDescLow => descriptors & 0xffff_ffff,
+            Field::QueueDescHigh => descriptors >> 32,
+            Field::QueueDesc => descriptors,
+            Field::QueueDriverLow => driver & 0xffff_ffff,
+            Field::QueueDriverHigh => driver >> 32,
+            Field::QueueDriver => driver,
+            Field::QueueDeviceLow => device & 0xffff_ffff,
+            Field::QueueDeviceHigh => device >> 32,
+            Field::QueueDevice => device,
             // A reset is done before the write that asks for it returns.
             Field::QueueNotifyConfigData | Field::QueueReset => 0,
         }
@@ -147,26 +148,26 @@ impl PciTransport {
                     .set_queue_vector(self.core.queue_select, word);
             }
             Field::QueueDescLow => {
-                core.configure_queue(|queue| set_low(&mut queue.desc_table, half))
+                core.configure_queue(|queue| set_low(&mut queue.descriptor_area, half))
             }
             Field::QueueDescHigh => {
-                core.configure_queue(|queue| set_high(&mut queue.desc_table, half));
+                core.configure_queue(|queue| set_high(&mut queue.descriptor_area, half));
             }
-            Field::QueueDesc => core.configure_queue(|queue| queue.desc_table = value),
+            Field::QueueDesc => core.configure_queue(|queue| queue.descriptor_area = value),
             Field::QueueDriverLow => {
-                core.configure_queue(|queue| set_low(&mut queue.avail_ring, half));
+                core.configure_queue(|queue| set_low(&mut queue.driver_area, half));
             }
             Field::QueueDriverHigh => {
-                core.configure_queue(|queue| set_high(&mut queue.avail_ring, half));
+                core.configure_queue(|queue| set_high(&mut queue.driver_area, half));
             }
-            Field::QueueDriver => core.configure_queue(|queue| queue.avail_ring = value),
+            Field::QueueDriver => core.configure_queue(|queue| queue.driver_area = value),
             Field::QueueDeviceLow => {
-                core.configure_queue(|queue| set_low(&mut queue.used_ring, half));
+                core.configure_queue(|queue| set_low(&mut queue.device_area, half));
             }
             Field::QueueDeviceHigh => {
-                core.configure_queue(|queue| set_high(&mut queue.used_ring, half));
+                core.configure_queue(|queue| set_high(&mut queue.device_area, half));
             }
-            Field::QueueDevice => core.configure_queue(|queue| queue.used_ring = value),
+            Field::QueueDevice => core.configure_queue(|queue| queue.device_area = value),
             Field::QueueEnable
             | Field::QueueReset
             | Field::DeviceFeature

@@ -171,8 +171,14 @@ fn each_event_has_its_vector() {
 
 #[test]
 fn a_queue_is_reset_by_itself() {
+    for ring in [0, feature::RING_PACKED] {
+        reset_a_queue(ring);
+    }
+}
+
+fn reset_a_queue(ring: u64) {
     let mut driver = driver();
-    driver.start(feature::RING_RESET, 8);
+    driver.start(ring | feature::RING_RESET, 8);
     for _ in 0..3 {
         exercise(&mut driver);
         let machine = driver.transport.pci();
@@ -188,7 +194,7 @@ fn a_queue_is_reset_by_itself() {
     assert_eq!(driver.status(), 0xf);
 
     // Not without its feature, nor before the driver is up.
-    driver.start(0, 8);
+    driver.start(ring, 8);
     driver.transport.pci().set_common_u16(0x16, 0);
     driver.transport.pci().set_common_u16(0x3a, 1);
     assert_eq!(driver.transport.pci().common_u16(0x1c), 1);

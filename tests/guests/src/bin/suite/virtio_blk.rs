@@ -79,6 +79,12 @@ fn identity(machine: &Machine) {
         block.device.features(),
         block.capacity()
     );
+    let packed = block.features & feature::RING_PACKED != 0;
+    assert_eq!(
+        packed,
+        machine.option("rings") == Some("packed"),
+        "RING_PACKED"
+    );
     if machine.option("blk.sectors").is_some() {
         assert_eq!(
             block.capacity(),

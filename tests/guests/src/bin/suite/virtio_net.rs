@@ -39,6 +39,12 @@ fn identity(machine: &Machine) {
     let [a, b, c, d, e, f] = net.mac;
     println!("MAC {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
     assert_ne!(net.features & bit::MAC, 0, "VIRTIO_NET_F_MAC");
+    let packed = net.features & feature::RING_PACKED != 0;
+    assert_eq!(
+        packed,
+        machine.option("rings") == Some("packed"),
+        "RING_PACKED"
+    );
     assert_eq!(a & 1, 0, "a group's address");
     match machine.option("net.mac") {
         Some(expected) => {

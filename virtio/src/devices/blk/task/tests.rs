@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fmt::Display;
 
+use crate::queue::QueueState;
 use block::{CacheMode, Disk, DiskOptions, EngineKind, RateLimit};
-use virtio_queue::QueueState;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
@@ -56,14 +56,12 @@ const DATA: u64 = 0x8000;
 fn task(memory: &Arc<GuestMemory>, size: u16, engine: Engine) -> Task {
     let state = QueueState {
         max_size: 256,
-        next_avail: 0,
-        next_used: 0,
-        event_idx_enabled: false,
         size,
         ready: true,
-        desc_table: RING[0],
-        avail_ring: RING[1],
-        used_ring: RING[2],
+        descriptor_area: RING[0],
+        driver_area: RING[1],
+        device_area: RING[2],
+        progress: None,
     };
     Task {
         index: 0,
@@ -126,7 +124,7 @@ fn a_request_allocates_nothing_from_ring_to_ring() {
                     .unwrap();
             }
         }
-        let mut driver = DriverQueue::new(Arc::clone(&memory), 128, RING, false);
+        let mut driver = DriverQueue::new(Arc::clone(&memory), 128, RING, 0);
         let disk = Disk::open(&DiskOptions {
             cache,
             ..DiskOptions::new(&path)
@@ -165,7 +163,7 @@ fn no_more_failed_requests_are_kept_than_the_queue_has_descriptors() {
     let memory = memory();
     let mut task = task(&memory, 16, disk.engine(EngineKind::Sync, 16).unwrap());
     task.on_error = OnError::Stop(Arc::new(Deaf));
-    let mut driver = DriverQueue::new(Arc::clone(&memory), 16, RING, false);
+    let mut driver = DriverQueue::new(Arc::clone(&memory), 16, RING, 0);
     let head = driver.add(&[
         Buffer::Readable(HEADERS, 16),
         Buffer::Writable(DATA, 512),
@@ -174,7 +172,7 @@ fn no_more_failed_requests_are_kept_than_the_queue_has_descriptors() {
     // One head again and again, which no honest driver does.
     for _ in 0..4 {
         for _ in 0..4 {
-            driver.offer(head);
+            driver.split().offer(head);
         }
         assert_eq!(task.turn().unwrap(), Turn::Wait);
     }

@@ -87,7 +87,7 @@ fn apply(guest: &mut Guest, host: &UnixDatagram, action: &Action) {
             guest.driver.submit(*queue, &chain);
         }
         Action::Raw { queue, descriptor } => {
-            let ring = &mut guest.driver.queues[usize::from(*queue)];
+            let ring = guest.driver.queues[usize::from(*queue)].split();
             ring.write_descriptor(3, *descriptor);
             ring.offer(3);
             guest.driver.kick(*queue);
@@ -136,7 +136,7 @@ proptest! {
         // thread that panicked would do neither.
         let end = Instant::now() + Duration::from_secs(10);
         while guest.driver.status() & status::NEEDS_RESET == 0 {
-            let queue = &guest.driver.queues[usize::from(transmit::QUEUE_INDEX)];
+            let queue = guest.driver.queues[usize::from(transmit::QUEUE_INDEX)].split();
             if queue.used_index() == queue.next_available {
                 break;
             }
