@@ -14,6 +14,8 @@
 //! it ([`Qcow2Image::hold`]) and transfers there as with a raw disk. All others are carried out on the threads of an
 //! engine, several at a time.
 
+mod preflight;
+
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
@@ -78,6 +80,7 @@ impl Qcow2Image {
             locks: locks.then(|| Rc::clone(&held)),
             depth: 0,
         };
+        preflight::check(&File::open(path)?, !readonly)?;
         let storage_options = StorageOpenOptions::new().direct(cache.is_direct());
         // An explicit storage object, not a path: the gate is for what the image refers to.
         let own = storage_options.clone().filename(path).write(!readonly);
@@ -218,6 +221,9 @@ impl ImplicitOpenGate<Storage> for Gate {
             return Err(io::Error::other(
                 "it keeps its data in another file, which is not supported: convert it",
             ));
+        }
+        if let Some(path) = options.get_filename() {
+            preflight::check(&File::open(path)?, false)?;
         }
         if let (Some(locks), Some(path)) = (&self.locks, options.get_filename()) {
             let file = File::open(path)?;

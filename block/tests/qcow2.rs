@@ -703,3 +703,46 @@ fn images_are_made_described_copied_and_enlarged() {
     );
     assert!(!path("new").exists());
 }
+
+#[test]
+fn an_image_without_a_count_for_its_header_is_read_and_not_written() {
+    use block::image::{self, CreateOptions};
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("disk.qcow2");
+    let options = CreateOptions {
+        format: ImageFormat::Qcow2,
+        size_bytes: Some(16 << 10),
+        cluster_bytes: Some(512),
+        ..CreateOptions::default()
+    };
+    image::create(&path, &options).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let mut table = [0; 8];
+    file.read_exact_at(&mut table, 48).unwrap();
+    file.write_all_at(&[0; 8], u64::from_be_bytes(table))
+        .unwrap();
+    let writable = DiskOptions {
+        format: ImageFormat::Qcow2,
+        ..DiskOptions::new(&path)
+    };
+    let message = Disk::open(&writable).unwrap_err().to_string();
+    assert!(message.contains("no reference count"), "{message}");
+    let readonly = DiskOptions {
+        readonly: true,
+        ..writable.clone()
+    };
+    assert_eq!(Disk::open(&readonly).unwrap().sectors(), 32);
+    // Nor where the table has no clusters, or is nowhere.
+    image::create(&folder.path().join("empty.qcow2"), &options).unwrap();
+    fs::rename(folder.path().join("empty.qcow2"), &path).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    Disk::open(&writable).unwrap();
+    file.write_all_at(&[0; 4], 56).unwrap();
+    let message = Disk::open(&writable).unwrap_err().to_string();
+    assert!(message.contains("no reference count"), "{message}");
+    file.write_all_at(&1_u32.to_be_bytes(), 56).unwrap();
+    for table in [u64::MAX, u64::MAX >> 1, 1 << 40] {
+        file.write_all_at(&table.to_be_bytes(), 48).unwrap();
+        Disk::open(&writable).unwrap_err();
+    }
+}
