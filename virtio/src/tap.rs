@@ -207,11 +207,12 @@ impl Tap {
 
     /// A tap that is in truth one end of a socket pair that keeps the bounds of messages, so that
     /// tests can be the interface's other side without being root.
-    #[cfg(test)]
-    pub(crate) fn from_socket(
-        socket: std::os::unix::net::UnixDatagram,
-        supported: TapOffloads,
-    ) -> Self {
+    #[cfg(any(test, fuzzing))]
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unwrap_used, reason = "no part of the product")
+    )]
+    pub fn from_socket(socket: std::os::unix::net::UnixDatagram, supported: TapOffloads) -> Self {
         socket.set_nonblocking(true).unwrap();
         Self {
             file: File::from(std::os::fd::OwnedFd::from(socket)),

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one door for developers.
 
+mod fuzz;
 mod guest_kernel;
 mod lab;
 mod layers;
@@ -62,6 +63,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Give the targets of fuzz/ random input, and say which input ends one of them.
+    Fuzz {
+        /// One of them; all if left out.
+        target: Option<String>,
+        /// How long each runs.
+        #[arg(long, value_name = "NUMBER", default_value_t = 300)]
+        seconds: u64,
+    },
     /// Fetch everything that the lab and the demo use, for work without a network.
     Assets,
 }
@@ -97,6 +106,7 @@ fn run(workspace: &Workspace, task: &Task) -> Result<(), Failure> {
             let mut command = workspace.cargo("bench");
             run_to_end(command.args(["-p", "cuddy-benches"]).args(arguments))
         }
+        Task::Fuzz { target, seconds } => fuzz::run(workspace, target.as_deref(), *seconds),
         Task::Assets => {
             run_to_end(&mut lab::build_lab(workspace))?;
             run_to_end(&mut lab::assets(workspace))
