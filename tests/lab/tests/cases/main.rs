@@ -7,6 +7,7 @@ mod disk;
 mod hotplug;
 mod lifecycle;
 mod net;
+mod packed;
 mod pci;
 mod setup;
 mod systemd;
