@@ -43,6 +43,8 @@ pub enum Left {
     Instruction,
     /// The next instruction is KVM's, and returns to a program if nothing is wrong with it.
     Return,
+    /// The next instruction is KVM's, and waits for an interrupt: HLT.
+    Halt,
     /// The guest waits for somebody else: PAUSE.
     Waiting,
     /// The vCPU is not in 64-bit code at privilege level 0, or is single-stepped by its guest.
@@ -61,10 +63,16 @@ struct Decoded {
     has_area: bool,
 }
 
+/// So many instructions may be carried out before an interrupt is let in, if the guest lets them in at all:
+/// it may do so for a moment only, in the midst of each run.
+const SHUT_MAX: u32 = 2000;
+
 /// Carries out runs of instructions on one vCPU; remembers what it has decoded.
 #[derive(Default)]
 pub struct Interpreter {
     decoded: Vec<Option<Decoded>>,
+    /// Instructions since KVM was last entered with interrupts enabled.
+    shut: u32,
 }
 
 impl std::fmt::Debug for Interpreter {
@@ -154,7 +162,9 @@ impl Interpreter {
         // between the two, and a run cannot end there.
         let mut shadow: Option<Registers> = None;
         let left = loop {
-            if executed >= limit {
+            let is_open = x.registers.rflags & bits::IF != 0 && shadow.is_none();
+            let is_due = is_open && self.shut.saturating_add(executed) >= SHUT_MAX;
+            if executed >= limit || is_due {
                 break Left::Limit;
             }
             x.paging.rflags = x.registers.rflags;
@@ -164,9 +174,10 @@ impl Interpreter {
             let instruction = decoded.instruction;
             let mnemonic = instruction.mnemonic();
             let Some(handler) = decoded.handler else {
-                break match returns_to_program(x, &instruction) {
-                    true => Left::Return,
-                    false => Left::Instruction,
+                break match mnemonic {
+                    Mnemonic::Hlt => Left::Halt,
+                    _ if returns_to_program(x, &instruction) => Left::Return,
+                    _ => Left::Instruction,
                 };
             };
             let before = x.registers;
@@ -200,6 +211,10 @@ impl Interpreter {
             x.registers = before;
             executed = executed.saturating_sub(1);
         }
+        self.shut = match x.registers.rflags & bits::IF {
+            0 => self.shut.saturating_add(executed),
+            _ => 0,
+        };
         Ok(Run { executed, left })
     }
 

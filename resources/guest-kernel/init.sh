@@ -10,6 +10,7 @@ export PATH=/bin HOME=/root TERM="${TERM:-linux}"
 mount -t proc proc /proc
 read -r CUDDY_SECONDS rest < /proc/uptime
 echo "init after $CUDDY_SECONDS s"
+mount -t devtmpfs devtmpfs /dev
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /tmp
 ip link set lo up

@@ -36,6 +36,13 @@ fn run(cpu: &mut TestCpu, ram: &mut Ram, code: &[u8]) -> Run {
     Interpreter::default().run(cpu, ram, 1000).unwrap()
 }
 
+const fn halt(executed: u32) -> Run {
+    Run {
+        executed,
+        left: Left::Halt,
+    }
+}
+
 const fn instruction(executed: u32) -> Run {
     Run {
         executed,
@@ -51,7 +58,7 @@ fn a_function_is_called_and_returns() {
         0xb9, 5, 0, 0, 0, 0xe8, 1, 0, 0, 0, 0xf4, 0x51, 0x48, 0x01, 0xc8, 0x48, 0xff, 0xc9, 0x75,
         0xf8, 0x59, 0xc3,
     ];
-    assert_eq!(run(&mut cpu, &mut ram, &code), instruction(20));
+    assert_eq!(run(&mut cpu, &mut ram, &code), halt(20));
     assert_eq!(cpu.registers.rip, CODE + 10);
     assert_eq!(cpu.registers.general[RAX], 15);
     assert_eq!(cpu.registers.general[RCX], 5);
@@ -75,10 +82,9 @@ fn a_run_ends_at_its_limit_and_goes_on_there() {
 #[test]
 fn devices_faults_and_what_is_kvms_are_left_as_they_are() {
     for code in [
-        // mov rax, [DEVICE]; lock add [DEVICE], eax; hlt; rdmsr; wrmsr; invlpg [rax]; mov cr3, rax; lgdt [rax]
+        // mov rax, [DEVICE]; lock add [DEVICE], eax; rdmsr; wrmsr; invlpg [rax]; mov cr3, rax; lgdt [rax]
         [0x48, 0x8b, 0x04, 0x25, 0, 0, 0x40, 0].as_slice(),
         &[0xf0, 0x01, 0x04, 0x25, 0, 0, 0x40, 0],
-        &[0xf4],
         &[0x0f, 0x32],
         &[0x0f, 0x30],
         &[0x0f, 0x01, 0x38],
@@ -131,13 +137,13 @@ fn a_return_to_a_program_is_told_from_others() {
 fn nothing_comes_between_sti_and_what_follows() {
     let (mut cpu, mut ram) = machine();
     // nop; sti; hlt: both are KVM's.
-    assert_eq!(run(&mut cpu, &mut ram, &[0x90, 0xfb, 0xf4]), instruction(1));
+    assert_eq!(run(&mut cpu, &mut ram, &[0x90, 0xfb, 0xf4]), halt(1));
     assert_eq!(cpu.registers.rip, CODE + 1);
     assert_eq!(cpu.registers.rflags & bits::IF, 0);
 
     let (mut cpu, mut ram) = machine();
     // sti; nop; hlt
-    assert_eq!(run(&mut cpu, &mut ram, &[0xfb, 0x90, 0xf4]), instruction(2));
+    assert_eq!(run(&mut cpu, &mut ram, &[0xfb, 0x90, 0xf4]), halt(2));
     assert_eq!(cpu.registers.rflags & bits::IF, bits::IF);
 
     // The limit between the two.
@@ -146,6 +152,30 @@ fn nothing_comes_between_sti_and_what_follows() {
     let run = Interpreter::default().run(&mut cpu, &mut ram, 2).unwrap();
     assert_eq!((run.executed, run.left), (1, Left::Limit));
     assert_eq!(cpu.registers.rip, CODE + 1);
+}
+
+#[test]
+fn interrupts_are_let_in_where_the_guest_opens_for_a_moment() {
+    let (mut cpu, mut ram) = machine();
+    // 1: sti; nop; cli; rdmsr; jmp 1b: KVM is never entered with interrupts enabled, but for this.
+    ram.put(CODE, &[0xfb, 0x90, 0xfa, 0x0f, 0x32, 0xeb, 0xf9]);
+    let mut interpreter = Interpreter::default();
+    let mut instructions = 0;
+    let opened = (0..10_000).any(|_| {
+        let run = interpreter.run(&mut cpu, &mut ram, 1000).unwrap();
+        instructions += run.executed;
+        if run.left == Left::Instruction {
+            // KVM's step.
+            cpu.registers.rip += 2;
+        }
+        run.left == Left::Limit
+    });
+    assert!(opened && instructions < 2100, "{instructions}");
+    assert_eq!(cpu.registers.rip, CODE + 2, "behind what follows STI");
+    assert_eq!(cpu.registers.rflags & bits::IF, bits::IF);
+    // Then it goes on for as long again.
+    let run = interpreter.run(&mut cpu, &mut ram, 1000).unwrap();
+    assert_eq!((run.executed, run.left), (1, Left::Instruction));
 }
 
 #[test]
@@ -198,7 +228,7 @@ fn flags_go_to_the_stack_and_back() {
     let (mut cpu, mut ram) = machine();
     // stc; std; pushfq; pop rax; push 0x202; popfq; hlt
     let code = [0xf9, 0xfd, 0x9c, 0x58, 0x68, 2, 2, 0, 0, 0x9d, 0xf4];
-    assert_eq!(run(&mut cpu, &mut ram, &code), instruction(6));
+    assert_eq!(run(&mut cpu, &mut ram, &code), halt(6));
     assert_eq!(cpu.registers.general[RAX], 2 | bits::CF | bits::DF);
     assert_eq!(cpu.registers.rflags, 0x202);
 }
@@ -210,7 +240,7 @@ fn strings_are_moved_stored_and_compared() {
     ram.put(DATA, &text);
     // mov ecx, 200; rep movsb; hlt
     let code = [0xb9, 200, 0, 0, 0, 0xf3, 0xa4, 0xf4];
-    assert_eq!(run(&mut cpu, &mut ram, &code), instruction(2));
+    assert_eq!(run(&mut cpu, &mut ram, &code), halt(2));
     let mut moved = vec![0; 200];
     ram.get(DATA + 0x800, &mut moved);
     assert_eq!(moved, text);
@@ -277,7 +307,7 @@ fn a_long_string_is_interrupted_and_one_that_faults_says_where() {
     assert!(left > 0 && left < 1500);
     assert_eq!(cpu.registers.general[RDI], DATA + 4 * (1500 - left));
     let rest = interpreter.run(&mut cpu, &mut ram, 100).unwrap();
-    assert_eq!(rest.left, Left::Instruction);
+    assert_eq!(rest.left, Left::Halt);
     assert_eq!(cpu.registers.general[RCX], 0);
     assert_eq!(cpu.registers.rip, CODE + 2);
 

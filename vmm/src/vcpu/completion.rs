@@ -40,6 +40,8 @@ pub struct Completer {
     synchronised: bool,
     /// Runs of instructions, while the vCPU is stepped for them.
     interpreter: Option<Interpreter>,
+    /// Whether KVM steps over HLT, and has to be entered again for the interrupt that ends it.
+    halts: bool,
     /// How often the vCPU was stepped where no run could begin.
     steps_for_nothing: u32,
 }
@@ -90,6 +92,9 @@ impl Completer {
         let (Some(runs), Some(interpreter)) = (&context.run_ahead, &mut self.interpreter) else {
             return Ok(());
         };
+        if std::mem::take(&mut self.halts) {
+            return Ok(());
+        }
         let failed =
             |error: completion::CpuError| Failure::new(format!("KVM fails the vCPU: {error}"));
         let profile = match &self.profile {
@@ -115,6 +120,7 @@ impl Completer {
                 match run.left {
                     Left::Waiting => std::thread::yield_now(),
                     Left::Mode => self.steps_for_nothing += 1,
+                    Left::Halt => self.halts = true,
                     Left::Limit | Left::Instruction | Left::Return => {}
                 }
                 run.left == Left::Return
