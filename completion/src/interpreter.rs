@@ -207,10 +207,15 @@ impl Interpreter {
                 break Left::Mode;
             }
         };
-        if let Some(before) = shadow {
-            x.registers = before;
-            executed = executed.saturating_sub(1);
-        }
+        let left = match shadow {
+            None => left,
+            // STI is KVM's then, which remembers what it did.
+            Some(before) => {
+                x.registers = before;
+                executed = executed.saturating_sub(1);
+                Left::Instruction
+            }
+        };
         self.shut = match x.registers.rflags & bits::IF {
             0 => self.shut.saturating_add(executed),
             _ => 0,

@@ -129,7 +129,7 @@ impl Machine {
             completion: config.completion,
             counters: Arc::clone(counters),
             synchronised_registers: synchronises_registers(host),
-            run_ahead: (config.completion && host.is_software()).then(Arc::default),
+            run_ahead: runs_ahead(host, config).then(Arc::default),
         };
         let vcpus = start_vcpus(host, config, &vm, &context, boot_vcpu, &entry, report)?;
         Ok(Self {
@@ -268,6 +268,12 @@ fn set_internal_pages(vm: &VmFd) -> Result<(), KvmError> {
     vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
         .map_err(refused)?;
     vm.set_tss_address(tss).map_err(refused)
+}
+
+/// Whether vCPUs run ahead of a software KVM. Of several vCPUs, an idle one was seen to wait for the others
+/// without end, so that they do not.
+const fn runs_ahead(host: &Host, config: &MachineConfig) -> bool {
+    config.completion && config.cpus == 1 && host.is_software()
 }
 
 /// Whether KVM exchanges all registers that completions use through the page that it shares with a vCPU.

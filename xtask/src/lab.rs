@@ -49,8 +49,6 @@ pub(crate) fn tiny_kernel_tests(workspace: &Workspace) -> Command {
     let mut command = workspace.cargo("test");
     command
         .args(["--quiet", "-p", "cuddy-lab", "--test", "tiny_kernel"])
-        // Guests that share two processors with others are slow to no purpose.
-        .args(["--", "--test-threads=1"])
         .env("CUDDY_LAB_CACHE", cache(workspace))
         .env("CUDDY_BIN", cuddy(workspace));
     command

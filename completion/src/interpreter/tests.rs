@@ -137,7 +137,7 @@ fn a_return_to_a_program_is_told_from_others() {
 fn nothing_comes_between_sti_and_what_follows() {
     let (mut cpu, mut ram) = machine();
     // nop; sti; hlt: both are KVM's.
-    assert_eq!(run(&mut cpu, &mut ram, &[0x90, 0xfb, 0xf4]), halt(1));
+    assert_eq!(run(&mut cpu, &mut ram, &[0x90, 0xfb, 0xf4]), instruction(1));
     assert_eq!(cpu.registers.rip, CODE + 1);
     assert_eq!(cpu.registers.rflags & bits::IF, 0);
 
@@ -150,7 +150,7 @@ fn nothing_comes_between_sti_and_what_follows() {
     let (mut cpu, mut ram) = machine();
     ram.put(CODE, &[0x90, 0xfb, 0x90]);
     let run = Interpreter::default().run(&mut cpu, &mut ram, 2).unwrap();
-    assert_eq!((run.executed, run.left), (1, Left::Limit));
+    assert_eq!(run, instruction(1));
     assert_eq!(cpu.registers.rip, CODE + 1);
 }
 

@@ -33,7 +33,7 @@ fn two_vcpus_to_their_shell_and_off() {
 #[test]
 fn programs_keep_their_registers() {
     let mut machine = setup::start(&setup::options(1));
-    let run = "dd if=/bin/busybox bs=1M count=1 of=/tmp/bytes 2> /dev/null; \
+    let run = "dd if=/bin/busybox bs=256k count=1 of=/tmp/bytes 2> /dev/null; \
                for n in 1 2 3 4; do sha256sum < /tmp/bytes > /tmp/sum$n & done; wait; \
                cat /tmp/sum1 /tmp/sum2 /tmp/sum3 /tmp/sum4";
     let sums = machine.run(run, COMMAND_LIMIT).unwrap();

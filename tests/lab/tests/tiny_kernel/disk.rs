@@ -43,7 +43,7 @@ fn what_is_synced_survives_a_reboot() {
         .unwrap();
     machine
         .run(
-            "dd if=/dev/urandom of=/mnt/bytes bs=64k count=16",
+            "dd if=/dev/urandom of=/mnt/bytes bs=64k count=4",
             TRANSFER_LIMIT,
         )
         .unwrap();

@@ -8,7 +8,7 @@ use crate::setup::{self, COMMAND_LIMIT};
 use crate::tap::Tap;
 use crate::transfer;
 
-const BYTES: usize = 2 << 20;
+const BYTES: usize = 256 << 10;
 const HOST: &str = "10.79.0.1";
 const GUEST: &str = "10.79.0.2";
 
