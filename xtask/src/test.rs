@@ -21,11 +21,6 @@ pub(crate) fn run(workspace: &Workspace, verbose: bool) -> Result<(), Failure> {
     steps.quiet("examples in documentation", &mut [doctests])?;
     steps.quiet("bare guests", &mut [bare_guests(workspace)])?;
     steps.quiet("build of the lab", &mut [lab::build_lab(workspace)])?;
-    steps.quiet(
-        "build of the tiny kernel",
-        &mut [lab::guest_kernel(workspace)],
-    )?;
-    steps.shown("tiny kernel", &mut [lab::tiny_kernel_tests(workspace)])?;
     steps.quiet("assets of the lab", &mut [lab::assets(workspace)])?;
     let cases = lab::case_command(workspace, None, &[]);
     steps.shown("stock kernels", &mut [cases])?;
