@@ -11,7 +11,7 @@ use crate::{Exception, Feature};
 /// run has time for.
 fn states() -> u64 {
     let asked = std::env::var("COMPLETION_STATES");
-    asked.map_or(48, |text| text.parse().expect("a number"))
+    asked.map_or(1000, |text| text.parse().expect("a number"))
 }
 
 #[test]
