@@ -50,7 +50,6 @@ mod xsave;
 use iced_x86::{ConditionCode, Instruction, Mnemonic as M, OpKind};
 
 use crate::cpu::bits as flag_bits;
-
 use crate::exception::{Step, Stop};
 use crate::execution::Execution;
 
@@ -59,22 +58,7 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
     match x.instruction.mnemonic() {
         M::Int3 | M::Into | M::Ud0 | M::Ud1 | M::Ud2 | M::Int => interrupt::execute(x),
         M::Cmpxchg8b | M::Cmpxchg16b => exchange::execute(x),
-        M::Popcnt
-        | M::Lzcnt
-        | M::Tzcnt
-        | M::Andn
-        | M::Bextr
-        | M::Blsi
-        | M::Blsmsk
-        | M::Blsr
-        | M::Bzhi
-        | M::Mulx
-        | M::Pdep
-        | M::Pext
-        | M::Rorx
-        | M::Sarx
-        | M::Shlx
-        | M::Shrx => bit_manipulation::execute(x),
+        mnemonic if is_bit_manipulation(mnemonic) => bit_manipulation::execute(x),
         M::Adcx | M::Adox | M::Crc32 | M::Movbe | M::Rdrand | M::Rdseed => arithmetic::execute(x),
         M::Lar | M::Lsl | M::Verr | M::Verw => descriptor::execute(x),
         M::Fxsave
@@ -116,6 +100,29 @@ pub fn execute(x: &mut Execution<'_>) -> Step {
         _ if opmask::execute(x)? => Ok(()),
         _ => Err(Stop::Unknown),
     }
+}
+
+/// Whether [`bit_manipulation`] carries the instruction out.
+const fn is_bit_manipulation(mnemonic: M) -> bool {
+    matches!(
+        mnemonic,
+        M::Popcnt
+            | M::Lzcnt
+            | M::Tzcnt
+            | M::Andn
+            | M::Bextr
+            | M::Blsi
+            | M::Blsmsk
+            | M::Blsr
+            | M::Bzhi
+            | M::Mulx
+            | M::Pdep
+            | M::Pext
+            | M::Rorx
+            | M::Sarx
+            | M::Shlx
+            | M::Shrx
+    )
 }
 
 /// Carries an instruction out, if it is one of its own.
@@ -189,22 +196,9 @@ pub fn handler(instruction: &Instruction) -> Option<Handler> {
         _ if instruction.condition_code() != ConditionCode::None => data_move::execute,
         _ if instruction.is_string_instruction() => strings::execute,
         M::Cmpxchg8b | M::Cmpxchg16b => |x| exchange::execute(x).map(|()| true),
-        M::Popcnt
-        | M::Lzcnt
-        | M::Tzcnt
-        | M::Andn
-        | M::Bextr
-        | M::Blsi
-        | M::Blsmsk
-        | M::Blsr
-        | M::Bzhi
-        | M::Mulx
-        | M::Pdep
-        | M::Pext
-        | M::Rorx
-        | M::Sarx
-        | M::Shlx
-        | M::Shrx => |x| bit_manipulation::execute(x).map(|()| true),
+        mnemonic if is_bit_manipulation(mnemonic) => {
+            |x| bit_manipulation::execute(x).map(|()| true)
+        }
         M::Adcx | M::Adox | M::Crc32 | M::Movbe => |x| arithmetic::execute(x).map(|()| true),
         M::Clac
         | M::Stac

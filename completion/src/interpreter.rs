@@ -1,7 +1,7 @@
 //! Runs of instructions: one after the other, until one that is KVM's.
 //!
 //! A KVM without hardware emulates ring 0 in half a microsecond an instruction, most of it in walks over the
-//! guest's page tables. Here an instruction takes a twentieth of that: it is decoded once, and translations are
+//! guest's page tables. Here an instruction takes a third of that: it is decoded once, and translations are
 //! kept for the length of a run. A run is a piece of 64-bit code at privilege level 0; it ends before whatever it
 //! does not know, which the caller gives to KVM: devices, faults, control registers, interrupts, returns to
 //! programs.
@@ -12,7 +12,7 @@
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
 
 use crate::cpu::{Cpu, CpuError, Registers, bits};
-use crate::exception::{Step, Stop};
+use crate::exception::Stop;
 use crate::execution::Execution;
 use crate::fetch::INSTRUCTION_BYTES_MAX;
 use crate::instructions::{Handler, handler, has_area};
@@ -243,7 +243,7 @@ impl Interpreter {
         if instruction.is_invalid() || length(instruction.len()) > length(in_page) {
             return None;
         }
-        let handler = handler(&instruction).filter(|_| exists(x, instruction).is_ok());
+        let handler = handler(&instruction).filter(|_| x.check_instruction(&instruction).is_ok());
         let decoded = Decoded {
             rip,
             bytes,
@@ -295,11 +295,6 @@ fn returns_to_program(x: &mut Execution<'_>, instruction: &Instruction) -> bool 
         // Not to be seen from here: it may.
         Err(_) => true,
     }
-}
-
-/// Fails when the guest has not the feature that the instruction belongs to.
-fn exists(x: &Execution<'_>, instruction: Instruction) -> Step {
-    x.check_instruction(&instruction)
 }
 
 #[cfg(test)]

@@ -252,12 +252,8 @@ fn slots_are_few_and_images_are_locked() {
     assert!(matches!(ended, Err(HotplugError::Ended)));
 }
 
-#[test]
-fn a_restart_takes_away_what_was_asked_for() {
-    let machine = Machine::start("rng end=halt", |_| {});
-    machine.output.wait("DONE", 1);
-    let id = machine.expect(machine.hotplug.attach(&machine.disk()));
-    // The guest that was asked will be gone.
+/// Detaches `id` from a guest that is asked for it and gone before it answers.
+fn detach_by_reset(machine: &Machine, id: DeviceId) {
     let hotplug = machine.hotplug.clone();
     let waiting = std::thread::spawn(move || detach_alone(&hotplug, id));
     loop {
@@ -269,6 +265,14 @@ fn a_restart_takes_away_what_was_asked_for() {
     }
     machine.control.reset();
     waiting.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_restart_takes_away_what_was_asked_for() {
+    let machine = Machine::start("rng end=halt", |_| {});
+    machine.output.wait("DONE", 1);
+    let id = machine.expect(machine.hotplug.attach(&machine.disk()));
+    detach_by_reset(&machine, id);
     machine.output.wait("DONE", 2);
     machine.control.stop(StopReason::User);
     machine.thread.join().unwrap();
@@ -306,17 +310,7 @@ fn a_network_interface_comes_and_goes() {
     assert!(machine.expect(machine.hotplug.disk(id)).is_none());
     let taken = machine.hotplug.attach(&net("tap0")).unwrap_err();
     assert!(taken.to_string().starts_with("net: "), "{taken}");
-    let hotplug = machine.hotplug.clone();
-    let waiting = std::thread::spawn(move || detach_alone(&hotplug, id));
-    loop {
-        match machine.hotplug.detach(id, Duration::ZERO) {
-            Err(HotplugError::NotReleased(_)) => std::thread::yield_now(),
-            Err(HotplugError::BeingDetached(_)) => break,
-            other => panic!("{other:?}"),
-        }
-    }
-    machine.control.reset();
-    waiting.join().unwrap().unwrap();
+    detach_by_reset(&machine, id);
     // What it was made of is free.
     machine.expect(machine.hotplug.attach(&net("tap0")));
     machine.control.stop(StopReason::User);

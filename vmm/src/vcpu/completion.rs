@@ -193,8 +193,7 @@ impl Completer {
         if counters.count_completion(mnemonic) == 0 {
             tracing::debug!("the first {mnemonic:?} of a vCPU is completed outside KVM");
         }
-        let effect = memory.effect();
-        Ok(effect)
+        Ok(memory.effect())
     }
 }
 
