@@ -1,9 +1,9 @@
 #!/bin/sh
 # First process of the lab's Linux, in which KVM is a hardware one.
 #
-# /lab/command says what to run. Its output goes to the first virtio port; the second one carries a
-# line a second as a sign of life, and at the end the exit status. Where the host gives no such ports,
-# the command runs on the console.
+# The first disk has an archive whose lab/command says what to run. Its output goes to the first virtio port; the
+# second one says that Linux has booted, waits for a line, and then carries a line a second as a sign of
+# life, and at the end the exit status. Where the host gives no such ports, the command runs on the console.
 
 export PATH=/bin HOME=/root TERM="${TERM:-linux}"
 mount -t proc proc /proc
@@ -21,10 +21,19 @@ mkdir -p /dev/net
 [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200
 hostname cuddy-lab
 ip link set lo up
-cd /root || exit
+
+# What was read of the disk before this Linux was saved and another job's put in its place does not count.
+unpack() {
+    blockdev --flushbufs /dev/vda
+    (cd / && cpio -idu) < /dev/vda 2> /dev/null
+    cd /root || exit
+}
 
 if [ -c /dev/vport0p2 ]; then
-    exec 3> /dev/vport0p2
+    exec 3<> /dev/vport0p2
+    echo booted >&3
+    read -r _ <&3
+    unpack
     echo ready >&3
     while sleep 1; do
         echo alive
@@ -32,6 +41,7 @@ if [ -c /dev/vport0p2 ]; then
     sh /lab/command > /dev/vport0p1 2>&1 3>&- < /dev/null
     echo "exit $?" >&3
 else
+    unpack
     setsid cttyhack sh /lab/command
 fi
 sync

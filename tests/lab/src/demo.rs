@@ -141,15 +141,15 @@ fn quote_if_needed(word: &str) -> String {
 fn in_terminal(cache: &Cache, script: &str) -> Result<ExitCode> {
     let lab = Lab::prepare(cache, &assets::cuddy()?, None)?;
     let folder = tempfile::tempdir().context(|| "making a folder for the lab".to_owned())?;
-    let initramfs = folder.path().join("initramfs");
+    let disk = folder.path().join("job");
     let job = Job {
         programs: Vec::new(),
         script: script.to_owned(),
         processors: 1,
     };
-    lab.write_initramfs(&job, &initramfs)?;
+    lab.write_job(&job, &disk)?;
     let status = lab
-        .command(job.processors, &initramfs, Connection::Terminal)
+        .command(job.processors, &disk, Connection::Terminal)
         .status()
         .context(|| "starting QEMU".to_owned())?;
     Ok(if status.success() {

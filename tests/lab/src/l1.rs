@@ -1,11 +1,13 @@
 //! The lab's own Linux, "L1": Debian's cloud kernel in QEMU's software CPU, which implements AMD's SVM
 //! with nested paging, so that kvm_amd serves /dev/kvm in it.
 //!
-//! Its initramfs has two parts: one that never changes and is cached, with busybox, drivers and the
-//! kernels of the guests, and a small one with what is run. The disk of [`Assets::root_disk`] is its
-//! first disk; QEMU throws away what is written to it.
+//! Its initramfs never changes and is cached, with busybox, drivers and the kernels of the guests. What is run
+//! comes as an archive on its first disk, the job's; the disk of [`Assets::root_disk`] is its second, and QEMU
+//! throws away what is written there. So an L1 that has booted can be saved, once, and every job begins in a copy
+//! of it ([`crate::supervisor`]).
 
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,6 +26,9 @@ use crate::root_disk::root_disk;
 
 const INIT: &str = include_str!("../../../resources/guest-init/lab.sh");
 
+/// Part of the name of a saved L1: another one for each change of its devices.
+const REVISION: u32 = 1;
+
 /// What KVM and TAP need, and QEMU's devices for the output and the disk.
 const DRIVERS: &[&str] = &[
     "virtio_pci",
@@ -40,14 +45,18 @@ const VMLINUZ: &str = "/lab/vmlinuz";
 const VMLINUX: &str = "/lab/vmlinux";
 const INITRD: &str = "/lab/initrd";
 const CUDDY: &str = "/lab/cuddy";
-const ROOT_DISK: &str = "/dev/vda";
+const ROOT_DISK: &str = "/dev/vdb";
+
+/// Bytes of the job's disk, whatever is on it: a disk does not change its size between save and load. Nothing is
+/// kept of what no archive fills.
+const JOB_SIZE: u64 = 1 << 30;
 
 /// What L1 runs.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Programs of the host to copy, each with its path in L1. Their shared libraries come along.
     pub programs: Vec<(PathBuf, String)>,
-    /// A shell script.
+    /// A shell script, run in root's home.
     pub script: String,
     /// Processors of L1. One, for what can do with it: QEMU runs several on threads of their own, and one of them
     /// was seen (versions 7.2 and 11.1) to stand in HLT for ever, its local APIC full of interrupts, RFLAGS.IF
@@ -82,6 +91,7 @@ pub struct Lab {
     initrd: PathBuf,
     cuddy: PathBuf,
     root_disk: Option<PathBuf>,
+    cache: Cache,
 }
 
 /// Fetches and makes everything for the lab and its cases, so that they need no network.
@@ -113,7 +123,9 @@ impl Lab {
             qemu: Qemu::find(cache)?,
             base: base_initramfs(cache, &kernel)?,
             initrd: guest::initrd(cache, &kernel)?,
-            kernel: kernel.vmlinuz(),
+            // Nobody has to decompress it, and QEMU enters it by its PVH note.
+            kernel: kernel.vmlinux(),
+            cache: cache.clone(),
             cuddy: cuddy.to_owned(),
             root_disk: root_disk.map(Path::to_owned),
         })
@@ -130,18 +142,13 @@ impl Lab {
         }
     }
 
-    /// Writes the initramfs for `job` to `path`.
+    /// Writes the disk of `job` to `path`.
     ///
     /// # Errors
     ///
     /// When a file cannot be read or written.
-    pub fn write_initramfs(&self, job: &Job, path: &Path) -> Result<()> {
-        fs::copy(&self.base, path).context(|| format!("writing {}", path.display()))?;
-        let file = File::options()
-            .append(true)
-            .open(path)
-            .context(|| format!("opening {}", path.display()))?;
-        let mut archive = Initramfs::new(BufWriter::new(file));
+    pub fn write_job(&self, job: &Job, path: &Path) -> Result<()> {
+        let mut archive = Initramfs::new(BufWriter::new(new_job_disk(path)?));
         let cuddy = (self.cuddy.clone(), CUDDY.to_owned());
         archive.copy(INITRD, 0o644, &self.initrd)?;
         for (program, inside) in job.programs.iter().chain([&cuddy]) {
@@ -155,34 +162,82 @@ impl Lab {
         Ok(())
     }
 
-    /// The command that runs an L1 of `processors` with the initramfs at `initramfs`. It ends when L1 does; the kernel
+    /// The command that runs an L1 of `processors` with the job's disk at `job`. It ends when L1 does; the kernel
     /// ends it on a panic and when a CPU locks up.
-    pub fn command(&self, processors: u8, initramfs: &Path, connection: Connection<'_>) -> Command {
+    pub fn command(&self, processors: u8, job: &Path, connection: Connection<'_>) -> Command {
         let mut command = self.qemu.command();
+        command.args(self.machine(processors));
         command
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"])
-            .args(["-m", MEMORY, "-smp", &processors.to_string()])
-            .args(["-nodefaults", "-display", "none"])
-            .args(["-no-reboot", "-nic", "none"])
-            .arg("-kernel")
-            .arg(&self.kernel)
-            .arg("-initrd")
-            .arg(initramfs)
-            .args([
-                "-append",
-                "console=ttyS0 quiet panic=-1 softlockup_panic=1 mitigations=off",
-            ]);
+            .arg("-drive")
+            .arg(format!("{},if=none,id=job", drive(job)))
+            .args(["-device", "virtio-blk-pci,drive=job,addr=10"]);
         if let Some(image) = &self.root_disk {
-            command.arg("-drive").arg(drive(image));
+            command
+                .arg("-drive")
+                .arg(format!("{},if=none,id=root,snapshot=on", drive(image)))
+                .args(["-device", "virtio-blk-pci,drive=root,addr=11"]);
         }
         connect(&mut command, connection);
         command
     }
+
+    /// What all labs of `processors` have in common: QEMU's arguments but for disks and connections.
+    fn machine(&self, processors: u8) -> Vec<OsString> {
+        let processors = processors.to_string();
+        let mut words: Vec<OsString> = [
+            ["-accel", "tcg,thread=multi"],
+            ["-cpu", "max,+svm,+npt"],
+            ["-m", MEMORY],
+            ["-smp", &processors],
+            ["-display", "none"],
+            ["-nic", "none"],
+            [
+                "-append",
+                "console=ttyS0 quiet panic=-1 softlockup_panic=1 mitigations=off",
+            ],
+        ]
+        .concat()
+        .into_iter()
+        .map(OsString::from)
+        .collect();
+        words.extend(["-nodefaults", "-no-reboot", "-kernel"].map(OsString::from));
+        words.push(self.kernel.clone().into());
+        words.push("-initrd".into());
+        words.push(self.base.clone().into());
+        words
+    }
+
+    /// The saved state of an L1 of `processors` that has booted and waits for its job; `save` makes it when the
+    /// cache has none.
+    ///
+    /// # Errors
+    ///
+    /// Those of `save`.
+    pub(crate) fn booted(
+        &self,
+        processors: u8,
+        save: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let words = (self.machine(processors), &self.root_disk, REVISION);
+        let recipe = digest(&[
+            format!("{words:?}").as_bytes(),
+            self.qemu.version()?.as_bytes(),
+        ]);
+        self.cache.entry(&format!("lab-{recipe}.state"), save)
+    }
+}
+
+/// An empty disk for a job.
+pub(crate) fn new_job_disk(path: &Path) -> Result<File> {
+    let what = || format!("writing {}", path.display());
+    let file = File::create(path).context(what)?;
+    file.set_len(JOB_SIZE).context(what)?;
+    Ok(file)
 }
 
 fn drive(image: &Path) -> String {
     let image = escape(image);
-    format!("file={image},format=raw,if=virtio,snapshot=on,file.locking=off")
+    format!("file={image},format=raw,file.locking=off")
 }
 
 fn connect(command: &mut Command, connection: Connection<'_>) {

@@ -84,6 +84,17 @@ impl Qemu {
     }
 }
 
+impl Qemu {
+    /// What it says of its version.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be run.
+    pub(crate) fn version(&self) -> Result<String> {
+        output_of(self.command().arg("--version"))
+    }
+}
+
 fn is_new_enough(program: &Path) -> bool {
     output_of(Command::new(program).arg("--version"))
         .ok()
