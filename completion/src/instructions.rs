@@ -200,7 +200,10 @@ pub fn handler(instruction: &Instruction) -> Option<Handler> {
             |x| bit_manipulation::execute(x).map(|()| true)
         }
         M::Adcx | M::Adox | M::Crc32 | M::Movbe => |x| arithmetic::execute(x).map(|()| true),
-        M::Clac
+        // Kernels read the time some times in each tick: an ioctl is cheaper than a step of KVM's.
+        M::Rdtsc
+        | M::Rdtscp
+        | M::Clac
         | M::Stac
         | M::Nop
         | M::Endbr64

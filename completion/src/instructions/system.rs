@@ -31,13 +31,16 @@ pub fn execute(x: &mut Execution<'_>) -> Step<bool> {
             };
             x.set_flags(bits::AC, ac);
         }
-        M::Rdtscp => {
+        M::Rdtsc | M::Rdtscp => {
             if x.system.cr4 & bits::CR4_TSD != 0 {
                 x.require_supervisor(general_protection)?;
             }
-            let (time, number) = (x.cpu.msr(msr::TSC)?, x.cpu.msr(msr::TSC_AUX)?);
+            if x.instruction.mnemonic() == M::Rdtscp {
+                let number = x.cpu.msr(msr::TSC_AUX)?;
+                x.registers.set(RCX, low_32(number).into());
+            }
+            let time = x.cpu.msr(msr::TSC)?;
             set_edx_eax(x, time);
-            x.registers.set(RCX, low_32(number).into());
         }
         M::Rdpid => {
             let number = x.cpu.msr(msr::TSC_AUX)?;

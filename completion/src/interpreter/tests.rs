@@ -224,6 +224,14 @@ fn modes_that_are_not_for_runs() {
 }
 
 #[test]
+fn the_time_is_read_without_an_end() {
+    let (mut cpu, mut ram) = machine();
+    // rdtsc; hlt
+    assert_eq!(run(&mut cpu, &mut ram, &[0x0f, 0x31, 0xf4]), halt(1));
+    assert_eq!(cpu.registers.general[RAX], 2);
+}
+
+#[test]
 fn flags_go_to_the_stack_and_back() {
     let (mut cpu, mut ram) = machine();
     // stc; std; pushfq; pop rax; push 0x202; popfq; hlt

@@ -84,7 +84,7 @@ fn is_comparable(instruction: &Instruction) -> bool {
         // Control flow, and the host's kernel.
         M::Int | M::Int1 | M::Int3 | M::Into | M::Ud0 | M::Ud1 | M::Ud2 | M::Syscall
         // Time, chance, and the host's own state.
-        | M::Rdtscp | M::Rdpid | M::Rdrand | M::Rdseed | M::Xgetbv | M::Xsetbv | M::Rdpkru | M::Wrpkru
+        | M::Rdtsc | M::Rdtscp | M::Rdpid | M::Rdrand | M::Rdseed | M::Xgetbv | M::Xsetbv | M::Rdpkru | M::Wrpkru
         | M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase | M::Swapgs | M::Lar | M::Lsl | M::Verr
         | M::Verw | M::Monitor | M::Mwait | M::Monitorx | M::Mwaitx | M::Umonitor | M::Umwait | M::Tpause
         | M::Clzero | M::Invpcid | M::Invlpg

@@ -5,6 +5,7 @@ use crate::{Exception, Feature};
 
 const CLAC: &[u8] = &[0x0f, 0x01, 0xca];
 const STAC: &[u8] = &[0x0f, 0x01, 0xcb];
+const RDTSC: &[u8] = &[0x0f, 0x31];
 const RDTSCP: &[u8] = &[0x0f, 0x01, 0xf9];
 const RDPID: &[u8] = &[0xf3, 0x0f, 0xc7, 0xf8];
 const XGETBV: &[u8] = &[0x0f, 0x01, 0xd0];
@@ -42,6 +43,9 @@ fn time_and_the_processors_number() {
     cpu.registers.general[..3].fill(u64::MAX);
     run(&mut cpu, &mut ram, RDTSCP);
     assert_eq!(cpu.registers.general[..3], [2, 7, 1]);
+    cpu.registers.general[..3].fill(u64::MAX);
+    run(&mut cpu, &mut ram, RDTSC);
+    assert_eq!(cpu.registers.general[..3], [2, u64::MAX, 1]);
     run(&mut cpu, &mut ram, RDPID);
     assert_eq!(cpu.registers.general[0], 7);
     let mut user = TestCpu::new().at_level(3);
