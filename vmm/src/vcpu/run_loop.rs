@@ -144,7 +144,12 @@ impl Vcpu {
                     continue;
                 }
                 Next::End(end) => return Leave::GuestEnd(end),
+                // What follows may go on in a run at once.
                 Next::InternalError => match self.complete() {
+                    Ok(Effect::None) => match self.run_ahead() {
+                        Ok(()) => continue,
+                        Err(failure) => return self.crash(failure),
+                    },
                     Ok(effect) => effect,
                     Err(failure) => return self.crash(failure),
                 },
@@ -186,7 +191,7 @@ impl Vcpu {
         )
     }
 
-    /// Carries out what follows the instruction that KVM has stepped over.
+    /// Carries out what follows the instruction that KVM has stepped over, or that was completed.
     fn run_ahead(&mut self) -> Result<(), Failure> {
         self.completer
             .run_ahead(&mut self.fd, &self.context, &self.counters)

@@ -86,8 +86,9 @@ impl<'a> KvmCpu<'a> {
     ) -> Result<(), CpuError> {
         let events = &mut self.state.events;
         let shadowed = events.interrupt.shadow != 0;
-        // What other threads may change meanwhile (NMI, SIPI) stays KVM's.
-        events.flags = if shadowed { EVENTS_VALID_SHADOW } else { 0 };
+        // What other threads may change meanwhile (NMI, SIPI) stays KVM's. The shadow is over also where an
+        // instruction before this one, in the same stay outside KVM, has ended it.
+        events.flags = EVENTS_VALID_SHADOW;
         events.interrupt.shadow = 0;
         events.exception = Default::default();
         let is_interrupt = exception.is_some_and(|exception| exception.software);
