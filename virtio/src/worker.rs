@@ -61,8 +61,8 @@ pub trait WorkerTask: Debug + Send + 'static {
         events: &mut OwnEvents<'_, '_>,
     ) -> Result<Turn, Fault>;
 
-    /// Comes last on the thread, also after a fault: ends what is under way. Nothing touches guest memory
-    /// for this task afterwards.
+    /// Comes last on the thread, and right after a fault, as nothing else is called then: ends what is under
+    /// way, for which others may wait. Nothing touches guest memory for this task afterwards.
     ///
     /// # Errors
     ///
@@ -127,8 +127,16 @@ pub enum Fault {
 /// The file descriptors that a device waits for beside its doorbells.
 #[derive(Debug)]
 pub struct OwnEvents<'a, 'b> {
-    operations: &'a mut EventOps<'b>,
+    sources: Sources<'a, 'b>,
     doorbells: &'a [EventFd],
+}
+
+/// Who waits for them.
+#[derive(Debug)]
+enum Sources<'a, 'b> {
+    Epoll(&'a mut EventOps<'b>),
+    #[cfg(any(test, fuzzing))]
+    Driven(&'a mut driven::OwnSources),
 }
 
 impl OwnEvents<'_, '_> {
@@ -147,9 +155,16 @@ impl OwnEvents<'_, '_> {
     ///
     /// What epoll answers.
     pub fn add(&mut self, fd: RawFd, token: u32, events: EventSet) -> Result<(), Fault> {
-        self.operations
-            .add(Events::with_data_raw(fd, OWN | token, events))
-            .map_err(|error| epoll_fault("wait for a file descriptor", error))
+        match &mut self.sources {
+            Sources::Epoll(operations) => operations
+                .add(Events::with_data_raw(fd, OWN | token, events))
+                .map_err(|error| epoll_fault("wait for a file descriptor", error)),
+            #[cfg(any(test, fuzzing))]
+            Sources::Driven(sources) => {
+                sources.set(fd, token, events);
+                Ok(())
+            }
+        }
     }
 
     /// Waits for other events of `fd`; none at all is possible.
@@ -158,9 +173,16 @@ impl OwnEvents<'_, '_> {
     ///
     /// What epoll answers.
     pub fn modify(&mut self, fd: RawFd, token: u32, events: EventSet) -> Result<(), Fault> {
-        self.operations
-            .modify(Events::with_data_raw(fd, OWN | token, events))
-            .map_err(|error| epoll_fault("change the wait for a file descriptor", error))
+        match &mut self.sources {
+            Sources::Epoll(operations) => operations
+                .modify(Events::with_data_raw(fd, OWN | token, events))
+                .map_err(|error| epoll_fault("change the wait for a file descriptor", error)),
+            #[cfg(any(test, fuzzing))]
+            Sources::Driven(sources) => {
+                sources.set(fd, token, events);
+                Ok(())
+            }
+        }
     }
 
     /// Waits for `fd` no more.
@@ -169,9 +191,16 @@ impl OwnEvents<'_, '_> {
     ///
     /// What epoll answers.
     pub fn remove(&mut self, fd: RawFd) -> Result<(), Fault> {
-        self.operations
-            .remove(Events::empty_raw(fd))
-            .map_err(|error| epoll_fault("end the wait for a file descriptor", error))
+        match &mut self.sources {
+            Sources::Epoll(operations) => operations
+                .remove(Events::empty_raw(fd))
+                .map_err(|error| epoll_fault("end the wait for a file descriptor", error)),
+            #[cfg(any(test, fuzzing))]
+            Sources::Driven(sources) => {
+                sources.remove(fd);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -180,6 +209,9 @@ impl OwnEvents<'_, '_> {
 pub struct Worker<T> {
     stop: EventFd,
     thread: Option<JoinHandle<Option<T>>>,
+    /// There instead of the thread where the caller of `start` is to do the work.
+    #[cfg(any(test, fuzzing))]
+    driven: Option<driven::Driven<T>>,
 }
 
 impl<T: WorkerTask> Worker<T> {
@@ -198,15 +230,27 @@ impl<T: WorkerTask> Worker<T> {
     ) -> Result<Self, StartError> {
         let host = |what| move |source| StartError::Host { what, source };
         let stop = EventFd::new(EFD_NONBLOCK).map_err(host("make an event"))?;
+        let service = Service {
+            task,
+            doorbells,
+            interrupt,
+            state: State::Starting,
+            has_ended: false,
+        };
+        #[cfg(any(test, fuzzing))]
+        if driven::is_on() {
+            return Ok(Self {
+                stop,
+                thread: None,
+                driven: Some(driven::Driven::new(service)),
+            });
+        }
         let stop_of_thread = stop.try_clone().map_err(host("duplicate an event"))?;
         let mut manager = EventManager::new_with_capacity(EVENTS_PER_WAIT)
             .map_err(|error| host("make an epoll instance")(epoll_error(error)))?;
         let subscriber = manager.add_subscriber(Subscriber {
-            task,
-            doorbells,
+            service,
             stop: stop_of_thread,
-            interrupt,
-            state: State::Starting,
             registration: Ok(()),
         });
         let registration = manager
@@ -218,18 +262,13 @@ impl<T: WorkerTask> Worker<T> {
         // A zero in the name would be a panic; Linux shows its first 15 bytes.
         let thread = thread::Builder::new()
             .name(name.replace('\0', ""))
-            .spawn(move || {
-                run(&mut manager, subscriber);
-                let mut subscriber = manager.remove_subscriber(subscriber).ok()?;
-                if let Err(fault) = subscriber.task.end() {
-                    subscriber.fail(&fault);
-                }
-                Some(subscriber.task)
-            })
+            .spawn(move || run_to_end(manager, subscriber))
             .map_err(host("start a thread"))?;
         Ok(Self {
             stop,
             thread: Some(thread),
+            #[cfg(any(test, fuzzing))]
+            driven: None,
         })
     }
 
@@ -242,10 +281,13 @@ impl<T: WorkerTask> Worker<T> {
 
 impl<T> Worker<T> {
     fn end(&mut self) -> Option<T> {
-        let thread = self.thread.take()?;
         // The counter would have to be full for this to fail, and then the event is pending.
         let _already_pending = self.stop.write(1);
-        thread.join().ok().flatten()
+        #[cfg(any(test, fuzzing))]
+        if let Some(driven) = self.driven.take() {
+            return driven.end();
+        }
+        self.thread.take()?.join().ok().flatten()
     }
 }
 
@@ -326,14 +368,23 @@ pub fn notify(queue_index: u16, queue: &mut Queue, interrupt: &dyn Interrupt) ->
     Ok(())
 }
 
+/// The service as event-manager calls it.
 #[derive(Debug)]
 struct Subscriber<T> {
+    service: Service<T>,
+    stop: EventFd,
+    registration: event_manager::Result<()>,
+}
+
+/// What is done with events, whoever waits for them.
+#[derive(Debug)]
+struct Service<T> {
     task: T,
     doorbells: Vec<EventFd>,
-    stop: EventFd,
     interrupt: Arc<dyn Interrupt>,
     state: State,
-    registration: event_manager::Result<()>,
+    /// The task has ended what was under way.
+    has_ended: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -345,6 +396,17 @@ enum State {
     Stopping,
 }
 
+/// What the thread does: serves events until the stop, and gives the task back.
+fn run_to_end<T: WorkerTask>(
+    mut manager: EventManager<Subscriber<T>>,
+    id: event_manager::SubscriberId,
+) -> Option<T> {
+    run(&mut manager, id);
+    let mut service = manager.remove_subscriber(id).ok()?.service;
+    service.end();
+    Some(service.task)
+}
+
 fn run<T: WorkerTask>(manager: &mut EventManager<Subscriber<T>>, id: event_manager::SubscriberId) {
     loop {
         let waited = manager.run();
@@ -353,41 +415,50 @@ fn run<T: WorkerTask>(manager: &mut EventManager<Subscriber<T>>, id: event_manag
         };
         if let Err(error) = waited {
             // epoll_wait fails on arguments alone, and they do not change: this thread is of no more use.
-            subscriber.fail(&Fault::Host {
+            subscriber.service.fail(&Fault::Host {
                 what: "wait for events",
                 source: epoll_error(error),
             });
             return;
         }
-        if subscriber.state == State::Stopping {
+        if subscriber.service.state == State::Stopping {
             return;
         }
     }
 }
 
-impl<T: WorkerTask> Subscriber<T> {
-    fn register(&self, operations: &mut EventOps<'_>) -> event_manager::Result<()> {
-        operations.add(Events::with_data(&self.stop, STOP, EventSet::IN))?;
-        for (index, doorbell) in (0_u32..).zip(&self.doorbells) {
-            operations.add(Events::with_data(doorbell, index, EventSet::IN))?;
-            // The first turn; a full counter is an event that is pending.
-            let _already_pending = doorbell.write(1);
+impl<T: WorkerTask> Service<T> {
+    /// Serves an event: whether it is still of interest.
+    fn process(&mut self, data: u32, ready: EventSet, sources: Sources<'_, '_>) -> bool {
+        match self.state {
+            State::Starting | State::Serving => match self.serve_event(data, ready, sources) {
+                Ok(()) => true,
+                Err(fault) => {
+                    self.fail(&fault);
+                    false
+                }
+            },
+            State::Broken => false,
+            State::Stopping => true,
         }
-        Ok(())
     }
 
-    fn serve_event(&mut self, events: Events, operations: &mut EventOps<'_>) -> Result<(), Fault> {
+    fn serve_event(
+        &mut self,
+        data: u32,
+        ready: EventSet,
+        sources: Sources<'_, '_>,
+    ) -> Result<(), Fault> {
         let mut own = OwnEvents {
-            operations,
+            sources,
             doorbells: &self.doorbells,
         };
         if self.state == State::Starting {
             self.state = State::Serving;
             self.task.begin(&mut own)?;
         }
-        let data = events.data();
         if data & OWN != 0 {
-            return self.task.ready(data & !OWN, events.event_set(), &mut own);
+            return self.task.ready(data & !OWN, ready, &mut own);
         }
         let Ok(index) = usize::try_from(data) else {
             return Ok(());
@@ -403,30 +474,51 @@ impl<T: WorkerTask> Subscriber<T> {
         Ok(())
     }
 
+    /// Says that the device is broken, and ends what it has under way: it may be long until the stop, and
+    /// other queues of the device wait for some of it.
     fn fail(&mut self, fault: &Fault) {
         self.state = State::Broken;
         self.interrupt.mark_broken(fault);
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return;
+        }
+        if let Err(fault) = self.task.end()
+            && self.state != State::Broken
+        {
+            self.interrupt.mark_broken(&fault);
+        }
+    }
+}
+
+impl<T: WorkerTask> Subscriber<T> {
+    fn register(&self, operations: &mut EventOps<'_>) -> event_manager::Result<()> {
+        operations.add(Events::with_data(&self.stop, STOP, EventSet::IN))?;
+        for (index, doorbell) in (0_u32..).zip(&self.service.doorbells) {
+            operations.add(Events::with_data(doorbell, index, EventSet::IN))?;
+            // The first turn; a full counter is an event that is pending.
+            let _already_pending = doorbell.write(1);
+        }
+        Ok(())
     }
 }
 
 impl<T: WorkerTask> MutEventSubscriber for Subscriber<T> {
     fn process(&mut self, events: Events, operations: &mut EventOps<'_>) {
         if events.data() == STOP {
-            self.state = State::Stopping;
+            self.service.state = State::Stopping;
             return;
         }
-        match self.state {
-            State::Starting | State::Serving => {
-                if let Err(fault) = self.serve_event(events, operations) {
-                    self.fail(&fault);
-                    // A doorbell or a device that is always ready would keep the thread busy.
-                    let _gone = operations.remove(Events::empty_raw(events.fd()));
-                }
-            }
-            State::Broken => {
-                let _gone = operations.remove(Events::empty_raw(events.fd()));
-            }
-            State::Stopping => {}
+        let sources = Sources::Epoll(operations);
+        if !self
+            .service
+            .process(events.data(), events.event_set(), sources)
+        {
+            // A doorbell or a device that is always ready would keep the thread busy.
+            let _gone = operations.remove(Events::empty_raw(events.fd()));
         }
     }
 
@@ -449,5 +541,7 @@ fn epoll_error(error: event_manager::Error) -> io::Error {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod driven;
 #[cfg(test)]
 mod tests;

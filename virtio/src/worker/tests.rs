@@ -39,6 +39,7 @@ struct Counter {
     turns: Arc<AtomicU32>,
     own: Option<EventFd>,
     own_events: Arc<AtomicU32>,
+    ends: Arc<AtomicU32>,
     thread_name: Arc<std::sync::Mutex<String>>,
 }
 
@@ -49,6 +50,7 @@ impl Counter {
             turns: Arc::default(),
             own: None,
             own_events: Arc::default(),
+            ends: Arc::default(),
             thread_name: Arc::default(),
         }
     }
@@ -93,6 +95,11 @@ impl WorkerTask for Counter {
         self.own_events.fetch_add(1, Ordering::SeqCst);
         // It stays readable, and is looked at no more.
         events.remove(self.own.as_ref().unwrap().as_raw_fd())
+    }
+
+    fn end(&mut self) -> Result<(), Fault> {
+        self.ends.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -140,9 +147,12 @@ fn a_fault_is_told_once_and_ends_the_work() {
     let bell = doorbell();
     let interrupt = Arc::new(Counted::default());
     let task = Counter::new(Behaviour::Fail);
+    let ends = Arc::clone(&task.ends);
     let bells = vec![bell.try_clone().unwrap(), doorbell()];
     let worker = Worker::start("broken", task, bells, Arc::<Counted>::clone(&interrupt)).unwrap();
     wait_for(&interrupt.broken, 1);
+    // Others may wait for what is under way, and the stop may be long in coming.
+    wait_for(&ends, 1);
     for _ in 0..10 {
         bell.write(1).unwrap();
         thread::sleep(Duration::from_millis(1));
@@ -150,6 +160,31 @@ fn a_fault_is_told_once_and_ends_the_work() {
     let task = worker.stop().unwrap();
     assert_eq!(task.turns.load(Ordering::SeqCst), 1);
     assert_eq!(interrupt.broken.load(Ordering::SeqCst), 1);
+    assert_eq!(ends.load(Ordering::SeqCst), 1, "once");
+}
+
+#[test]
+fn a_worker_without_a_thread_works_when_it_is_driven() {
+    driven::set(true);
+    let bell = doorbell();
+    let task = Counter::new(Behaviour::Wait);
+    let turns = Arc::clone(&task.turns);
+    let bells = vec![bell.try_clone().unwrap(), doorbell()];
+    let worker = Worker::start("driven", task, bells, Arc::new(Counted::default())).unwrap();
+    let busy = Counter::new(Behaviour::Again);
+    let interrupt = Arc::new(Counted::default());
+    let busy = Worker::start("busy", busy, vec![doorbell()], interrupt).unwrap();
+    driven::set(false);
+    assert_eq!(turns.load(Ordering::SeqCst), 0);
+    driven::run_pending();
+    assert_eq!(turns.load(Ordering::SeqCst), 2);
+    assert!(busy.stop().unwrap().turns.load(Ordering::SeqCst) > 1);
+    bell.write(1).unwrap();
+    driven::run_pending();
+    assert_eq!(turns.load(Ordering::SeqCst), 3);
+    let task = worker.stop().unwrap();
+    assert_eq!(task.ends.load(Ordering::SeqCst), 1);
+    driven::run_pending();
 }
 
 #[test]

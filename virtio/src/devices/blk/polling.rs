@@ -5,6 +5,7 @@
 //! first. Where that was in vain a few times in a row, most sleeps come at once: a driver that thinks, or
 //! waits for an interrupt, costs little more than without.
 
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,10 +35,21 @@ enum Looks {
     No,
 }
 
+/// Whether there is a processor for it. What the host says is asked once: it costs the reading of files.
+fn is_possible() -> bool {
+    static HAS_SEVERAL: OnceLock<bool> = OnceLock::new();
+    // Where the driver itself does the work it cannot come with a request meanwhile.
+    #[cfg(any(test, fuzzing))]
+    if crate::worker::driven::is_on() {
+        return false;
+    }
+    *HAS_SEVERAL.get_or_init(|| thread::available_parallelism().is_ok_and(|count| count.get() > 1))
+}
+
 impl Polling {
     pub(super) fn new() -> Self {
         Self {
-            possible: thread::available_parallelism().is_ok_and(|count| count.get() > 1),
+            possible: is_possible(),
             in_vain: 0,
             looks: Looks::Busy,
         }
