@@ -37,8 +37,11 @@ pub enum Request {
     },
     /// The power button is pressed.
     PowerButton,
-    /// The host failed a request of a disk, which is kept until the machine has been paused and resumed.
+    /// The host failed a request of a disk, which is kept until the machine has been paused and resumed; it
+    /// concerns no later incarnation.
     DiskError {
+        /// Which incarnation.
+        incarnation: u64,
         /// The disk's device.
         disk: String,
     },

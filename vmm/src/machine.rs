@@ -92,7 +92,7 @@ impl Machine {
             .map_err(VmmError::host)?;
         let own_timer = config.irqchip == IrqchipMode::Split;
         let platform = Platform::place(&mut pio, &interrupts, own_timer, ram_size(&map), output)?;
-        let devices = virtio_devices::make(config, resources)?;
+        let devices = virtio_devices::make(config, resources, slots.incarnation)?;
         let (virtio, slots, places) = match config.transport {
             Transport::Pci => {
                 let setup = PciSetup {

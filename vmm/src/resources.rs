@@ -35,8 +35,8 @@ pub struct Resources {
     /// The initial RAM disk.
     pub initrd: Option<InitrdFile>,
     disks: Vec<LentDisk>,
-    /// Who hears of requests that wait for the machine to be paused.
-    disk_errors: Arc<DiskErrors>,
+    /// Where word goes of requests that wait for the machine to be paused.
+    events: Arc<EventQueue>,
     /// What a disk has as many queues as, where nothing is said.
     queues_by_default: u16,
     /// Guest memory is allocated up front, in few pages.
@@ -79,7 +79,7 @@ impl Resources {
                 kernel,
                 initrd,
                 disks,
-                disk_errors: Arc::new(DiskErrors::new(Arc::clone(events))),
+                events: Arc::clone(events),
                 queues_by_default: config.cpus.clamp(1, DISK_QUEUES_BY_DEFAULT),
                 memory_is_there: config.memory.prefault
                     && matches!(
@@ -92,17 +92,23 @@ impl Resources {
         }
     }
 
-    /// The block device of the disk at `index`.
+    /// The block device of the disk at `index`, for this incarnation of the machine.
     ///
     /// # Errors
     ///
     /// [`VmmError`] when its serial number does not fit.
-    pub fn blk(&self, index: usize, config: &DiskConfig) -> Result<Blk, VmmError> {
+    pub fn blk(
+        &self,
+        index: usize,
+        config: &DiskConfig,
+        incarnation: u64,
+    ) -> Result<Blk, VmmError> {
         let names = (format!("disk{index}"), format!("disk[{index}]"));
-        self.blk_of(&self.disks[index], names, config)
+        self.blk_of(&self.disks[index], names, config, incarnation)
     }
 
-    /// The device of what was attached to the slot with this index, of the machine named `machine`.
+    /// The device of what was attached to the slot with this index, of this incarnation of the machine named
+    /// `machine`.
     ///
     /// # Errors
     ///
@@ -112,11 +118,13 @@ impl Resources {
         machine: &str,
         slot: usize,
         device: &LentDevice,
+        incarnation: u64,
     ) -> Result<Box<dyn VirtioDevice>, VmmError> {
         let name = format!("slot{}", slot + 1);
         Ok(match device {
             LentDevice::Disk { config, disk } => {
-                Box::new(self.blk_of(disk, (name, "disk".to_owned()), config)?)
+                let names = (name, "disk".to_owned());
+                Box::new(self.blk_of(disk, names, config, incarnation)?)
             }
             LentDevice::Net { config, tap } => {
                 let names = (name, "net".to_owned());
@@ -131,6 +139,7 @@ impl Resources {
         disk: &LentDisk,
         names: (String, String),
         config: &DiskConfig,
+        incarnation: u64,
     ) -> Result<Blk, VmmError> {
         let (name, key) = names;
         let serial = config.serial.as_deref().unwrap_or_default();
@@ -148,7 +157,10 @@ impl Resources {
             on_error: match config.on_error {
                 DiskErrorAction::Report => OnError::Report,
                 DiskErrorAction::Ignore => OnError::Ignore,
-                DiskErrorAction::Stop => OnError::Stop(self.disk_errors.clone()),
+                DiskErrorAction::Stop => OnError::Stop(Arc::new(DiskErrors {
+                    events: Arc::clone(&self.events),
+                    incarnation,
+                })),
             },
             hold_memory: self.memory_is_there,
             ..BlkOptions::new(name)

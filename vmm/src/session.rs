@@ -136,7 +136,10 @@ impl Session {
                         machine.press_power_button();
                         continue;
                     }
-                    Request::DiskError { disk } => {
+                    Request::DiskError {
+                        incarnation: of, ..
+                    } if of != incarnation => continue,
+                    Request::DiskError { disk, .. } => {
                         let name = &self.config.name;
                         tracing::warn!(
                             "{name}: the host failed a request of {disk}; paused until it is resumed, which tries again"
@@ -218,7 +221,7 @@ impl Session {
             self.console.output(),
             SlotSetup {
                 count: self.slots.count(),
-                devices: self.slots.restart(&self.resources)?,
+                devices: self.slots.restart(&self.resources, incarnation)?,
                 events: Arc::clone(&self.queue),
                 incarnation,
             },

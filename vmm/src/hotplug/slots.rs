@@ -17,6 +17,8 @@ pub struct SlotDriver {
     machine: String,
     exchange: Arc<Exchange>,
     slots: Vec<Option<Attached>>,
+    /// Of the machine that has them.
+    incarnation: u64,
     next_id: u64,
 }
 
@@ -35,6 +37,7 @@ impl SlotDriver {
             machine: machine.to_owned(),
             exchange: Arc::new(Exchange::new()),
             slots: (0..slots).map(|_| None).collect(),
+            incarnation: 0,
             next_id: 1,
         }
     }
@@ -49,20 +52,26 @@ impl SlotDriver {
         u8::try_from(self.slots.len()).unwrap_or(u8::MAX)
     }
 
-    /// The devices for the next incarnation of the machine, with their slots. Those that were to be
+    /// The devices for `incarnation`, the next one of the machine, with their slots. Those that were to be
     /// detached are, as the guest that was asked is gone.
     ///
     /// # Errors
     ///
     /// [`VmmError`] when the host refuses one.
-    pub fn restart(&mut self, resources: &Resources) -> Result<SlotDevices, VmmError> {
+    pub fn restart(
+        &mut self,
+        resources: &Resources,
+        incarnation: u64,
+    ) -> Result<SlotDevices, VmmError> {
+        self.incarnation = incarnation;
         let mut devices = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             if let Some(attached) = slot.take_if(|attached| attached.detaching.is_some()) {
                 attached.finish();
             }
             if let Some(attached) = slot {
-                let device = resources.attached(&self.machine, index, &attached.device)?;
+                let lent = &attached.device;
+                let device = resources.attached(&self.machine, index, lent, incarnation)?;
                 devices.push((index, device));
             }
         }
@@ -110,7 +119,8 @@ impl SlotDriver {
             .into_iter()
             .find(|(_, slot)| slot.is_none())
             .ok_or(HotplugError::NoSlot { slots })?;
-        machine.attach(index, resources.attached(&self.machine, index, &device)?)?;
+        let made = resources.attached(&self.machine, index, &device, self.incarnation)?;
+        machine.attach(index, made)?;
         let id = DeviceId(self.next_id);
         self.next_id += 1;
         tracing::info!(

@@ -42,7 +42,7 @@ fn lock<T>(transport: &Mutex<T>) -> MutexGuard<'_, T> {
     transport.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Disks, network interfaces and the entropy device, in this order.
+/// Disks, network interfaces and the entropy device, in this order, for this incarnation of the machine.
 ///
 /// # Errors
 ///
@@ -50,10 +50,11 @@ fn lock<T>(transport: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn make(
     config: &MachineConfig,
     resources: &Resources,
+    incarnation: u64,
 ) -> Result<Vec<Box<dyn VirtioDevice>>, VmmError> {
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
     for (index, disk) in config.disk.iter().enumerate() {
-        devices.push(Box::new(resources.blk(index, disk)?));
+        devices.push(Box::new(resources.blk(index, disk, incarnation)?));
     }
     for (index, net) in config.net.iter().enumerate() {
         devices.push(Box::new(resources.net(&config.name, index, net)?));

@@ -67,18 +67,16 @@ impl DiskHandle {
 /// Brings errors for which the machine is to be paused to its driver.
 #[derive(Debug)]
 pub(super) struct DiskErrors {
-    events: Arc<EventQueue>,
-}
-
-impl DiskErrors {
-    pub(super) fn new(events: Arc<EventQueue>) -> Self {
-        Self { events }
-    }
+    pub(super) events: Arc<EventQueue>,
+    /// Which incarnation of the machine has the disk: the next guest is not to be paused for what is gone
+    /// with this one.
+    pub(super) incarnation: u64,
 }
 
 impl ErrorListener for DiskErrors {
     fn request_failed(&self, device: &str) {
         self.events.push(Request::DiskError {
+            incarnation: self.incarnation,
             disk: device.to_owned(),
         });
     }
@@ -95,9 +93,16 @@ mod tests {
     #[test]
     fn a_disk_that_is_to_stop_the_machine_asks_the_driver() {
         let events = Arc::new(EventQueue::new().unwrap());
-        DiskErrors::new(Arc::clone(&events)).request_failed("disk1");
-        let disk = "disk1".to_owned();
-        assert_eq!(events.pop(), Some(Request::DiskError { disk }));
+        let listener = DiskErrors {
+            events: Arc::clone(&events),
+            incarnation: 7,
+        };
+        listener.request_failed("disk1");
+        let expected = Request::DiskError {
+            incarnation: 7,
+            disk: "disk1".to_owned(),
+        };
+        assert_eq!(events.pop(), Some(expected));
     }
 
     #[test]
