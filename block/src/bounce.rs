@@ -43,6 +43,12 @@ impl Bounce {
         })
     }
 
+    /// The first `length` bytes of the memory, or all there are.
+    pub(crate) fn buffer(&mut self, length: usize) -> IoBuffer {
+        // SAFETY: the mapping is readable and writable; whoever uses the buffer keeps this value.
+        unsafe { IoBuffer::new(self.start, length.min(BOUNCE_BYTES)) }
+    }
+
     /// Carries `rest` out in pieces of this memory: `transfer` is called with each, and does all of it
     /// or fails. What fails is not taken off `rest`.
     pub(crate) fn transfer(

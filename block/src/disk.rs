@@ -1,6 +1,6 @@
 //! An open disk image: a raw file, a block device of the host, or a qcow2 image in one of them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use crate::host::{self, DirectAlignment};
+use crate::iopoll::{self, IoPoll};
 use crate::lock::{self, LockOutcome};
 use crate::qcow2::{self, Qcow2Image};
 use crate::{Engine, EngineKind, OpenError, ResizeError, SECTOR_BYTES};
@@ -57,6 +58,8 @@ pub struct DiskOptions {
     pub cache: CacheMode,
     /// What the file is.
     pub format: ImageFormat,
+    /// Whether completions are polled for, by engines with io_uring.
+    pub iopoll: IoPoll,
     /// Lock the image: against everybody when it is writable, else against writers.
     pub lock: bool,
 }
@@ -69,6 +72,7 @@ impl DiskOptions {
             readonly: false,
             cache: CacheMode::default(),
             format: ImageFormat::default(),
+            iopoll: IoPoll::default(),
             lock: true,
         }
     }
@@ -108,6 +112,8 @@ pub(crate) struct Image {
     _lock: Option<File>,
     /// Bypasses the page cache.
     pub direct: Option<DirectFile>,
+    /// Completions of transfers past the page cache are polled for.
+    pub polls: bool,
     /// What is in the file, where that is not the disk itself; the files are then used only where it says that
     /// data is.
     pub qcow2: Option<Qcow2Image>,
@@ -173,8 +179,10 @@ impl Disk {
             true => Some(open_direct(&file, options)?),
             false => None,
         };
+        let polls = polls(direct.as_ref(), &metadata_now, options)?;
         Ok(Self {
             image: Arc::new(Image {
+                polls,
                 path: path.clone(),
                 _lock: lock,
                 direct,
@@ -275,6 +283,18 @@ impl Disk {
         self.image.topology
     }
 
+    /// Whether engines with io_uring poll for completions, which keeps a processor busy while there are
+    /// requests under way.
+    pub fn polls(&self) -> bool {
+        self.image.polls
+    }
+
+    /// Has engines poll for completions although nobody has asked whether they may.
+    #[cfg(test)]
+    pub(crate) fn poll_regardless(&mut self) {
+        Arc::get_mut(&mut self.image).unwrap().polls = true;
+    }
+
     /// Whether sectors can be discarded.
     pub fn can_discard(&self) -> bool {
         self.image.can_discard
@@ -368,6 +388,28 @@ fn open_direct(buffered: &File, options: &DiskOptions) -> Result<DirectFile, Ope
     let alignment = host::direct_alignment(&file, &metadata)
         .ok_or_else(|| OpenError::NoDirectIo { path: path.clone() })?;
     Ok(DirectFile { file, alignment })
+}
+
+/// Whether completions are to be polled for.
+fn polls(
+    direct: Option<&DirectFile>,
+    metadata: &Metadata,
+    options: &DiskOptions,
+) -> Result<bool, OpenError> {
+    if options.iopoll == IoPoll::Off {
+        return Ok(false);
+    }
+    match iopoll::probe(direct, metadata) {
+        Ok(()) => Ok(true),
+        Err(refused) if options.iopoll == IoPoll::Auto => {
+            tracing::debug!(disk = %options.path.display(), "no polling for completions: {refused}");
+            Ok(false)
+        }
+        Err(source) => Err(OpenError::NoPolling {
+            path: options.path.clone(),
+            source,
+        }),
+    }
 }
 
 /// Another description of the file that is `first`, opened with `flags`.

@@ -54,6 +54,10 @@ pub struct Engine {
     inline: Inline,
     places: Places,
     backend: Backend,
+    /// Beside the ring: one for transfers whose completions are polled for.
+    polled: Option<Box<Uring>>,
+    /// The host has refused that.
+    polling_is_over: bool,
     /// Carries out what the ring does not take; started when there is such a request.
     helpers: Option<Pool>,
     /// Signalled by the ring and by threads.
@@ -100,11 +104,20 @@ impl Engine {
             EngineKind::Threads => Backend::Threads,
             EngineKind::Sync => Backend::Sync(Executor::new(Arc::clone(&image))),
         };
+        let polls = image.polls && matches!(backend, Backend::Uring(_));
+        let polled = polls.then(|| Uring::polled(&image, depth)).transpose();
+        let polled = polled.unwrap_or_else(|error| {
+            tracing::warn!(disk = %image.path.display(),
+                "the host refuses to poll for completions now: {error}");
+            None
+        });
         Ok(Self {
             inline: Inline::new(&image),
             places: Places::default(),
             image,
             backend,
+            polled: polled.map(Box::new),
+            polling_is_over: false,
             helpers: None,
             event,
             depth,
@@ -140,8 +153,8 @@ impl Engine {
     ///
     /// The memory stays mapped for as long as the engine.
     pub unsafe fn register_memory(&mut self, memory: &[IoBuffer]) -> io::Result<bool> {
-        match &mut self.backend {
-            Backend::Uring(ring) if self.image.direct.is_some() => {
+        match (&mut self.polled, &mut self.backend) {
+            (Some(ring), _) | (None, Backend::Uring(ring)) if self.image.direct.is_some() => {
                 // SAFETY: the caller promises that the memory outlives this engine, and so its ring.
                 unsafe { ring.register_memory(memory) }?;
                 Ok(true)
@@ -157,6 +170,17 @@ impl Engine {
         if let Backend::Uring(ring) = &mut self.backend {
             ring.release_memory();
         }
+        if let Some(ring) = &mut self.polled {
+            ring.release_memory();
+        }
+    }
+
+    /// Whether there are requests under way whose completions nobody announces: they are found by
+    /// [`commit`](Self::commit) alone, which their user calls again and again.
+    pub fn is_polling(&self) -> bool {
+        self.polled
+            .as_ref()
+            .is_some_and(|ring| ring.in_flight() > 0)
     }
 
     /// Takes a request; at most the depth of the engine should be under way. It is carried out from now or
@@ -194,8 +218,15 @@ impl Engine {
                 ring.enter(0)?;
             }
         }
+        self.poll()?;
         self.collect();
         // What had to go on may have been pushed again.
+        if let Some(ring) = &mut self.polled
+            && ring.in_flight() > 0
+            && ring.has_unsubmitted()
+        {
+            ring.enter(0)?;
+        }
         if let Backend::Uring(ring) = &mut self.backend
             && ring.in_flight() > 0
             && ring.has_unsubmitted()
@@ -227,8 +258,19 @@ impl Engine {
         &self.event
     }
 
-    /// Asks for the event, and returns whether the user may wait for it: not when there are completions, or
-    /// requests that the host could not take yet.
+    /// Hands transfers over whose completions are polled for, and looks for completions once.
+    fn poll(&mut self) -> io::Result<()> {
+        if let Some(ring) = &mut self.polled
+            && ring.in_flight() > 0
+            && ring.needs_enter()
+        {
+            ring.enter(0)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the event, and returns whether the user may wait for it: not when there are completions,
+    /// requests that the host could not take yet, or some that have to be polled for.
     ///
     /// # Errors
     ///
@@ -246,12 +288,13 @@ impl Engine {
                 ring.enter(0)?;
             }
         }
+        self.poll()?;
         self.collect();
         let unsubmitted = match &mut self.backend {
             Backend::Uring(ring) => ring.has_unsubmitted(),
             Backend::Threads | Backend::Sync(_) => false,
         };
-        Ok(self.completions.is_empty() && !unsubmitted)
+        Ok(self.completions.is_empty() && !unsubmitted && !self.is_polling())
     }
 
     /// Waits until nothing is with the host. The completions are then all there to be taken.
@@ -264,6 +307,12 @@ impl Engine {
             self.commit()?;
             if self.in_flight == 0 {
                 return Ok(());
+            }
+            if let Some(ring) = &mut self.polled
+                && ring.in_flight() > 0
+            {
+                ring.enter(1)?;
+                continue;
             }
             match (&mut self.backend, &self.helpers) {
                 (Backend::Uring(ring), _) if ring.in_flight() > 0 => ring.enter(1)?,
@@ -452,8 +501,15 @@ impl Engine {
                     (Work::Discard { .. } | Work::WriteZeroes { .. }, _) => false,
                 };
                 if !belongs_there {
-                    self.give_to_helpers(job);
-                } else if let Err(job) = ring.push(job) {
+                    return self.give_to_helpers(job);
+                }
+                let is_plain_transfer =
+                    matches!(job.work, Work::Transfer { .. }) && !job.work.is_to_be_durable();
+                let ring = match &mut self.polled {
+                    Some(polled) if is_plain_transfer && !self.polling_is_over => polled,
+                    _ => ring,
+                };
+                if let Err(job) = ring.push(job) {
                     self.give_to_helpers(job);
                 }
             }
@@ -486,8 +542,19 @@ impl Engine {
         }
     }
 
-    /// Takes what the ring and the threads have completed.
+    /// Takes what the rings and the threads have completed.
     fn collect(&mut self) {
+        while let Some(ring) = &mut self.polled
+            && ring.in_flight() > 0
+            && let Some((job, answer)) = ring.pop()
+        {
+            if answer.checked_neg() == Some(libc::EOPNOTSUPP) {
+                // As it was when the disk was opened it is no more.
+                self.stop_polling(job);
+            } else {
+                self.go_on(job, answer);
+            }
+        }
         while let Backend::Uring(ring) = &mut self.backend
             && ring.in_flight() > 0
             && let Some((job, answer)) = ring.pop()
@@ -501,6 +568,15 @@ impl Engine {
             self.with_helpers = self.with_helpers.saturating_sub(1);
             self.finish(job, result);
         }
+    }
+
+    /// The host does not let completions be polled for after all: `job`, and what comes, goes the other way.
+    fn stop_polling(&mut self, job: Job) {
+        if !std::mem::replace(&mut self.polling_is_over, true) {
+            tracing::warn!(disk = %self.image.path.display(),
+                "the host does not let completions be polled for any more");
+        }
+        self.hand_over(job);
     }
 
     /// The ring has answered: the job is done, has failed, or has to go on.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::PollRefused;
+
 /// Why a disk could not be opened: one line that says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -69,6 +71,14 @@ pub enum OpenError {
     NoDirectIo {
         /// The path.
         path: PathBuf,
+    },
+    /// Completions were to be polled for, and cannot be.
+    #[error("{}: cannot poll for its completions: {source}; or use iopoll=auto", path.display())]
+    NoPolling {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: PollRefused,
     },
     /// The image, or one that it refers to, is damaged, missing, locked, or uses what is not supported.
     #[error("{}: cannot use it as a qcow2 image: {source}; look at it with `qemu-img check` and `qemu-img info`", path.display())]

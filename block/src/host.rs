@@ -58,7 +58,7 @@ pub(crate) fn topology(file: &File, metadata: &Metadata) -> Topology {
     let block_bytes = u32::try_from(metadata.blksize()).unwrap_or(CAUTIOUS_ALIGNMENT);
     if metadata.file_type().is_block_device() {
         let logical = device_value(file, BLKSSZGET()).unwrap_or(512).max(512);
-        let granularity = queue_attribute(metadata, "discard_granularity").unwrap_or(0);
+        let granularity = queue_attribute(metadata.rdev(), "discard_granularity").unwrap_or(0);
         return Topology {
             logical_block_bytes: logical,
             physical_block_bytes: device_value(file, BLKPBSZGET()).unwrap_or(0).max(logical),
@@ -128,10 +128,20 @@ pub(crate) fn is_in_memory(file: &File) -> bool {
 /// Whether sectors can be discarded. Nothing is changed by asking.
 pub(crate) fn can_discard(file: &File, metadata: &Metadata, size_bytes: u64) -> bool {
     if metadata.file_type().is_block_device() {
-        return queue_attribute(metadata, "discard_max_bytes").is_some_and(|most| most > 0);
+        return queue_attribute(metadata.rdev(), "discard_max_bytes").is_some_and(|most| most > 0);
     }
     // A hole behind the end of the file is none.
     punch_hole(file, size_bytes, SECTOR_BYTES).is_ok()
+}
+
+/// Whether the device on which the file is, or which it is, has queues whose completions can be polled for;
+/// `None` where the host does not say.
+pub(crate) fn has_poll_queues(metadata: &Metadata) -> Option<bool> {
+    let device = match metadata.file_type().is_block_device() {
+        true => metadata.rdev(),
+        false => metadata.dev(),
+    };
+    Some(queue_attribute(device, "io_poll")? != 0)
 }
 
 /// Gives the file's blocks back; they read as zeros.
@@ -211,8 +221,7 @@ fn device_value(file: &File, request: libc::c_ulong) -> Option<u32> {
 }
 
 /// A number from the request queue of a block device in sysfs; for a partition, of its disk.
-fn queue_attribute(metadata: &Metadata, name: &str) -> Option<u32> {
-    let device = metadata.rdev();
+fn queue_attribute(device: u64, name: &str) -> Option<u32> {
     let (major, minor) = (libc::major(device), libc::minor(device));
     let directory = Path::new("/sys/dev/block").join(format!("{major}:{minor}"));
     let read = |path: &str| fs::read_to_string(directory.join(path).join(name)).ok();

@@ -24,6 +24,7 @@ mod error;
 mod executor;
 mod host;
 pub mod image;
+mod iopoll;
 mod lock;
 mod qcow2;
 mod rate_limit;
@@ -34,6 +35,7 @@ pub use buffer::IoBuffer;
 pub use disk::{CacheMode, Disk, DiskOptions, ImageFormat, Topology};
 pub use engine::{Engine, EngineKind};
 pub use error::{IoError, OpenError, ResizeError};
+pub use iopoll::{IoPoll, PollRefused};
 pub use rate_limit::{Rate, RateLimit, RateLimiter};
 pub use request::{Completion, Operation};
 

@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 pub use action::Action;
 pub use byte_size::{ByteSize, ParseByteSizeError};
 pub use console::SerialConfig;
-pub use disk::{CacheMode, DISK_QUEUES_MAX, DiskConfig, DiskEngine, DiskErrorAction, DiskFormat};
+pub use disk::{
+    CacheMode, DISK_QUEUES_MAX, DiskConfig, DiskEngine, DiskErrorAction, DiskFormat, DiskPolling,
+};
 pub use memory::{HugePages, MemoryConfig};
 pub use network::NetConfig;
 pub use problem::{Problem, Problems};

@@ -6,7 +6,7 @@ mod disk;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
-use block::{Disk, DiskOptions, EngineKind, ImageFormat, Rate, RateLimit};
+use block::{Disk, DiskOptions, EngineKind, ImageFormat, IoPoll, Rate, RateLimit};
 use boot::acpi::VirtioMmio;
 use boot::{DEFAULT_CMDLINE, InitrdFile, KernelFile};
 use virtio::VirtioDevice;
@@ -15,8 +15,8 @@ use virtio::devices::net::{MacAddress, Net, NetOptions};
 use virtio::tap::{Tap, TapError};
 
 use crate::config::{
-    CacheMode, DiskConfig, DiskEngine, DiskErrorAction, DiskFormat, HugePages, MachineConfig,
-    NetConfig, Problem, Problems, Unpack,
+    CacheMode, DiskConfig, DiskEngine, DiskErrorAction, DiskFormat, DiskPolling, HugePages,
+    MachineConfig, NetConfig, Problem, Problems, Unpack,
 };
 use crate::error::VmmError;
 use crate::events::EventQueue;
@@ -246,6 +246,11 @@ fn disk_options(config: &DiskConfig) -> DiskOptions {
             CacheMode::None => block::CacheMode::None,
             CacheMode::DirectSync => block::CacheMode::DirectSync,
             CacheMode::Unsafe => block::CacheMode::Unsafe,
+        },
+        iopoll: match (config.engine, config.iopoll) {
+            (DiskEngine::IoUring, DiskPolling::Auto) => IoPoll::Auto,
+            (DiskEngine::IoUring, DiskPolling::On) => IoPoll::On,
+            _ => IoPoll::Off,
         },
         ..DiskOptions::new(&config.path)
     }

@@ -37,6 +37,8 @@ pub(super) struct Uring {
     enabled: bool,
     /// Completions signal the event.
     signals: bool,
+    /// Nothing announces completions: the kernel looks for them when it is asked to.
+    polls: bool,
     /// By index, which is the user data of their entries.
     jobs: Vec<Option<Job>>,
     /// Indices without a job.
@@ -62,10 +64,32 @@ impl Uring {
     ///
     /// What the host answers: EPERM or ENOSYS where io_uring is forbidden or not there.
     pub(super) fn new(image: &Image, depth: usize, event: &EventFd) -> io::Result<Self> {
+        let ring = Self::with(image, depth, false)?;
+        ring.ring.submitter().register_eventfd(event.as_raw_fd())?;
+        Ok(ring)
+    }
+
+    /// A ring for transfers past the page cache alone, not durable ones, whose completions are found by
+    /// [`enter`](Self::enter) (`IORING_SETUP_IOPOLL`).
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub(super) fn polled(image: &Image, depth: usize) -> io::Result<Self> {
+        Self::with(image, depth, true)
+    }
+
+    fn with(image: &Image, depth: usize, polls: bool) -> io::Result<Self> {
         let entries = u32::try_from(depth).unwrap_or(u32::MAX);
-        let modern = IoUring::builder()
-            .dontfork()
-            .setup_clamp()
+        let builder = || {
+            let mut builder = IoUring::builder();
+            builder.dontfork().setup_clamp();
+            if polls {
+                builder.setup_iopoll();
+            }
+            builder
+        };
+        let modern = builder()
             .setup_submit_all()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -75,8 +99,7 @@ impl Uring {
         let (ring, enabled) = match modern {
             Ok(ring) => (ring, false),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                let plain = IoUring::builder().dontfork().setup_clamp().build(entries);
-                (plain?, true)
+                (builder().build(entries)?, true)
             }
             Err(error) => return Err(error),
         };
@@ -90,11 +113,11 @@ impl Uring {
             .map_or(&image.file, |direct| &direct.file);
         let files = [transfers.as_raw_fd(), image.file.as_raw_fd()];
         ring.submitter().register_files(&files)?;
-        ring.submitter().register_eventfd(event.as_raw_fd())?;
         Ok(Self {
             ring,
             enabled,
-            signals: true,
+            signals: !polls,
+            polls,
             jobs: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
             registered: Vec::new(),
@@ -281,6 +304,9 @@ impl Uring {
     /// Whether [`enter`](Self::enter) would do something: entries wait for the kernel, or completions for
     /// this thread.
     pub(super) fn needs_enter(&mut self) -> bool {
+        if self.polls && self.in_flight() > 0 && self.ring.completion().is_empty() {
+            return true;
+        }
         let submission = self.ring.submission();
         !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
     }

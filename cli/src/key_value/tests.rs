@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde::Deserialize;
 use vmm::config::{
-    Action, ByteSize, CacheMode, DiskConfig, DiskEngine, DiskErrorAction, NetConfig,
+    Action, ByteSize, CacheMode, DiskConfig, DiskEngine, DiskErrorAction, DiskPolling, NetConfig,
 };
 
 use super::*;
@@ -27,9 +27,10 @@ fn a_disk_is_read_with_its_defaults() {
         })
     );
     assert_eq!(
-        disk("a,engine=io_uring,queues=2,bps=10M,bps-burst=1M,iops=500,on-error=stop"),
+        disk("a,engine=io_uring,iopoll=auto,queues=2,bps=10M,bps-burst=1M,iops=500,on-error=stop"),
         Ok(DiskConfig {
             engine: DiskEngine::IoUring,
+            iopoll: DiskPolling::Auto,
             queues: Some(2),
             bps: Some(ByteSize(10 << 20)),
             bps_burst: Some(ByteSize(1 << 20)),
@@ -45,7 +46,7 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
     for (text, message) in [
         (
             "path=a,pth=b",
-            "unknown key 'pth': use path, format, readonly, cache, lock, serial, engine, queues, bps, bps-burst, iops, iops-burst or on-error",
+            "unknown key 'pth': use path, format, readonly, cache, lock, serial, engine, iopoll, queues, bps, bps-burst, iops, iops-burst or on-error",
         ),
         ("path=a,path=b", "key 'path' is given twice: keep one"),
         ("a,path=b", "key 'path' is given twice: keep one"),
@@ -68,7 +69,7 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
         ),
         (
             "=a",
-            "unknown key '': use path, format, readonly, cache, lock, serial, engine, queues, bps, bps-burst, iops, iops-burst or on-error",
+            "unknown key '': use path, format, readonly, cache, lock, serial, engine, iopoll, queues, bps, bps-burst, iops, iops-burst or on-error",
         ),
     ] {
         assert_eq!(disk(text), Err(message.to_owned()), "{text}");

@@ -29,13 +29,14 @@ const INIT: &str = include_str!("../../../resources/guest-init/lab.sh");
 /// Part of the name of a saved L1: another one for each change of its devices.
 const REVISION: u32 = 1;
 
-/// What KVM and TAP need, and QEMU's devices for the output and the disk.
+/// What KVM and TAP need, QEMU's devices for the output and the disk, and disks with queues that are polled.
 const DRIVERS: &[&str] = &[
     "virtio_pci",
     "virtio_console",
     "virtio_blk",
     "kvm_amd",
     "tun",
+    "null_blk",
 ];
 
 const MEMORY: &str = "3072";

@@ -30,6 +30,9 @@ pub struct DiskConfig {
     /// Who carries its requests out.
     #[serde(default)]
     pub engine: DiskEngine,
+    /// Whether completions are polled for.
+    #[serde(default)]
+    pub iopoll: DiskPolling,
     /// Queues, each with a thread of its own once the guest uses it: 1 to [`DISK_QUEUES_MAX`]. One for each
     /// vCPU, up to four, where nothing is said: more threads than that have nothing to do with most disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +73,7 @@ impl DiskConfig {
             lock: true,
             serial: None,
             engine: DiskEngine::default(),
+            iopoll: DiskPolling::default(),
             queues: None,
             bps: None,
             bps_burst: None,
@@ -120,6 +124,20 @@ pub enum DiskEngine {
     Threads,
     /// The queue's own thread, one request after the other.
     Sync,
+}
+
+/// Whether the completions of a disk's requests are polled for, which keeps a processor busy for each queue with
+/// requests under way. For `cache=none` or `directsync`, and the engine `io_uring`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskPolling {
+    /// The host says when there are any.
+    #[default]
+    Off,
+    /// Where the file and its device allow it.
+    Auto,
+    /// Or else the disk is not opened.
+    On,
 }
 
 /// What becomes of a request that the host fails.

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::{
-    CPUS_MAX, DISK_QUEUES_MAX, DiskConfig, MachineConfig, NetConfig, Problem, Problems, Transport,
+    CPUS_MAX, CacheMode, DISK_QUEUES_MAX, DiskConfig, DiskEngine, DiskPolling, MachineConfig,
+    NetConfig, Problem, Problems, Transport,
 };
 
 /// Less memory than this holds no kernel and its tables.
@@ -184,6 +185,20 @@ fn check_disk_service(key: &str, disk: &DiskConfig, problems: &mut Vec<Problem>)
             key,
             format_args!("queues {queues} is out of range: use 1 to {DISK_QUEUES_MAX}"),
         ));
+    }
+    if disk.iopoll == DiskPolling::On {
+        if !matches!(disk.cache, CacheMode::None | CacheMode::DirectSync) {
+            problems.push(Problem::new(
+                key,
+                "iopoll is past the page cache: use cache 'none' or 'directsync', or iopoll 'auto'",
+            ));
+        }
+        if disk.engine != DiskEngine::IoUring {
+            problems.push(Problem::new(
+                key,
+                "iopoll is by io_uring: use engine 'io_uring', or iopoll 'auto'",
+            ));
+        }
     }
     let rates = [
         (

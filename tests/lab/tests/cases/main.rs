@@ -9,6 +9,7 @@ mod lifecycle;
 mod net;
 mod packed;
 mod pci;
+mod polling;
 mod setup;
 mod systemd;
 mod tap;

@@ -208,6 +208,11 @@ impl Task {
             }
             match pause {
                 Pause::Round => continue,
+                // Nobody announces what completes.
+                _ if self.engine.is_polling() => {
+                    hint::spin_loop();
+                    continue;
+                }
                 // What the host has to do for a request may need this processor.
                 Pause::Empty if self.engine.in_flight() == 0 && self.polling.goes_on(now) => {
                     hint::spin_loop();

@@ -53,6 +53,29 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
+fn completions_are_polled_for_past_the_page_cache_by_io_uring() {
+    let with = |iopoll, cache, engine| {
+        keys(&MachineConfig {
+            disk: vec![DiskConfig {
+                iopoll,
+                cache,
+                engine,
+                ..DiskConfig::new("root.img")
+            }],
+            ..good()
+        })
+    };
+    let (on, ring) = (DiskPolling::On, DiskEngine::IoUring);
+    for cache in [CacheMode::None, CacheMode::DirectSync] {
+        assert_eq!(with(on, cache, ring), [""; 0]);
+    }
+    assert_eq!(with(on, CacheMode::Writeback, ring), ["disk[0]"]);
+    assert_eq!(with(on, CacheMode::None, DiskEngine::Threads), ["disk[0]"]);
+    let auto = with(DiskPolling::Auto, CacheMode::Unsafe, DiskEngine::Sync);
+    assert_eq!(auto, [""; 0]);
+}
+
+#[test]
 fn queues_and_rates_of_a_disk_have_their_limits() {
     let with = |change: fn(&mut DiskConfig)| {
         let mut disk = DiskConfig::new("root.img");
