@@ -41,8 +41,8 @@ pub struct Platform<'a> {
     pub pit_override: bool,
     /// The virtio devices, in the order of their numbers.
     pub virtio_mmio: &'a [VirtioMmio],
-    /// The PCI root complex.
-    pub pci: Option<PciHost<'a>>,
+    /// The PCI root complexes, each with a segment group of its own; at most 16.
+    pub pci: &'a [PciHost<'a>],
     /// There is a 16550A at [`layout::port::COM1`].
     pub serial: bool,
     /// There is a real-time clock at [`layout::port::CMOS_RTC`].
@@ -118,9 +118,11 @@ fn tables(platform: &Platform<'_>) -> Result<Vec<u8>, AcpiError> {
     let dsdt = image.append(&dsdt::table(platform)?);
     let fadt = image.append(&bytes_of(&fadt::table(facs, dsdt, platform.rtc)));
     let madt = image.append(&madt::table(platform));
-    let mcfg = platform.pci.map(|host| {
+    let mcfg = (!platform.pci.is_empty()).then(|| {
         let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-        mcfg.add_ecam(host.ecam, host.segment, 0, host.last_bus);
+        for host in platform.pci {
+            mcfg.add_ecam(host.ecam, host.segment, 0, host.last_bus);
+        }
         image.append(&bytes_of(&mcfg))
     });
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);

@@ -312,7 +312,7 @@ fn load(
         cpus: u8::try_from(config.cpus).unwrap_or(u8::MAX),
         pit_override: true,
         virtio_mmio,
-        pci,
+        pci: pci.as_slice(),
         serial: true,
         rtc: true,
         pvpanic: true,

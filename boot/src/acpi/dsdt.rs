@@ -34,8 +34,8 @@ pub(super) fn table(platform: &Platform<'_>) -> Result<Vec<u8>, AcpiError> {
     if platform.pvpanic {
         devices.extend(pvpanic());
     }
-    if let Some(host) = &platform.pci {
-        devices.extend(super::pci::devices(host)?);
+    for (index, host) in (0..).zip(platform.pci) {
+        devices.extend(super::pci::devices(index, host)?);
     }
     let mut numbers = 0..=u8::MAX;
     for device in platform.virtio_mmio {

@@ -30,6 +30,8 @@ const EXPRESS_HOT_PLUG: u8 = 1 << 0;
 /// than was asked for.
 const UNRECOGNISED_INTERFACE: u8 = 1 << 2;
 const CAPABILITIES_MASKED: u8 = 1 << 4;
+/// Names have one digit for them.
+const HOSTS_MAX: u8 = 16;
 /// In `_PRT`: all functions of a device (ACPI 6.5, 6.2.13).
 const ALL_FUNCTIONS: u32 = 0xffff;
 /// In `_PRT`: INTA#.
@@ -52,29 +54,37 @@ pub struct PciHost<'a> {
     pub pins: &'a [(u8, u32)],
 }
 
-/// The host bridge, and the addresses of the configuration spaces.
-pub(super) fn devices(host: &PciHost<'_>) -> Result<Vec<u8>, AcpiError> {
-    let mut devices = bridge(host)?;
-    devices.extend(configuration_spaces(host)?);
+/// The host bridge, and the addresses of the configuration spaces, of the root complex that has this place in
+/// their order.
+pub(super) fn devices(index: u8, host: &PciHost<'_>) -> Result<Vec<u8>, AcpiError> {
+    if index >= HOSTS_MAX {
+        return Err(AcpiError::Pci { address: host.ecam });
+    }
+    let mut devices = bridge(index, host)?;
+    devices.extend(configuration_spaces(index, host)?);
     Ok(devices)
 }
 
-fn bridge(host: &PciHost<'_>) -> Result<Vec<u8>, AcpiError> {
+fn bridge(index: u8, host: &PciHost<'_>) -> Result<Vec<u8>, AcpiError> {
     let ports = &port::PCI_CONFIGURATION;
     let length = u8::try_from(ports.len()).unwrap_or(u8::MAX);
     let ports = IO::new(ports.start, ports.start, 1, length);
     let buses = AddressSpace::new_bus_number(0u16, u16::from(host.last_bus));
     let windows: Vec<_> = host.windows.iter().map(window).collect::<Result<_, _>>()?;
-    let mut resources: Vec<&dyn Aml> = vec![&buses, &ports];
+    let mut resources: Vec<&dyn Aml> = vec![&buses];
+    if host.segment == 0 {
+        // The ports know of no segments (PCI 3.0, 3.2.2.3.2).
+        resources.push(&ports);
+    }
     resources.extend(windows.iter().map(|window| &**window));
     let pins: Vec<_> = host.pins.iter().map(|pin| Pin(*pin)).collect();
     let pins = pins.iter().map(|pin| pin as &dyn Aml).collect();
     Ok(bytes_of(&Device::new(
-        "PCI0".into(),
+        format!("PCI{index:X}").as_str().into(),
         vec![
             &Name::new("_HID".into(), &EISAName::new(EXPRESS_HOST_BRIDGE)),
             &Name::new("_CID".into(), &EISAName::new(HOST_BRIDGE)),
-            &Name::new("_UID".into(), &0u8),
+            &Name::new("_UID".into(), &index),
             &Name::new("_SEG".into(), &host.segment),
             &Name::new("_BBN".into(), &0u8),
             &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
@@ -167,7 +177,7 @@ impl Aml for OperatingSystemCapabilities {
 }
 
 /// The addresses of the configuration spaces.
-fn configuration_spaces(host: &PciHost<'_>) -> Result<Vec<u8>, AcpiError> {
+fn configuration_spaces(index: u8, host: &PciHost<'_>) -> Result<Vec<u8>, AcpiError> {
     let buses = u64::from(host.last_bus).saturating_add(1);
     let length = buses.saturating_mul(arch::layout::PCI_ECAM_BUS_BYTES);
     let refused = |_| AcpiError::Pci { address: host.ecam };
@@ -175,12 +185,17 @@ fn configuration_spaces(host: &PciHost<'_>) -> Result<Vec<u8>, AcpiError> {
     u32::try_from(end).map_err(refused)?;
     let address = u32::try_from(host.ecam).map_err(refused)?;
     let length = u32::try_from(length).map_err(refused)?;
-    let (writable, spaces) = (true, "ECAM");
+    let writable = true;
+    let name = match index {
+        0 => "ECAM".to_owned(),
+        _ => format!("ECM{index:X}"),
+    };
     Ok(bytes_of(&Device::new(
-        spaces.into(),
+        name.as_str().into(),
         vec![
             &Name::new("_HID".into(), &EISAName::new(MOTHERBOARD)),
-            &Name::new("_UID".into(), &1u8),
+            // Devices of the same kind have other numbers, and so may these.
+            &Name::new("_UID".into(), &index.saturating_add(1)),
             &Name::new(
                 "_CRS".into(),
                 &ResourceTemplate::new(vec![&Memory32Fixed::new(writable, address, length)]),

@@ -23,7 +23,7 @@ fn platform(cpus: u8, virtio_mmio: &[VirtioMmio]) -> Platform<'_> {
         cpus,
         pit_override: true,
         virtio_mmio,
-        pci: None,
+        pci: &[],
         serial: true,
         rtc: true,
         pvpanic: true,
@@ -255,11 +255,13 @@ fn a_root_complex_is_told_in_two_tables() {
         hot_plug: false,
         pins: &pins,
     };
-    let with_pci = |pci| Platform {
-        pci: Some(pci),
-        ..platform(2, &[])
+    let with_pci = |host| {
+        tables(&Platform {
+            pci: &[host],
+            ..platform(2, &[])
+        })
     };
-    let image = tables(&with_pci(host)).unwrap();
+    let image = with_pci(host).unwrap();
     assert!(image.len() <= 4096, "{} bytes", image.len());
     let found = Found { image: &image };
     let xsdt = found.table(number::<8>(found.rsdp(), 24), b"XSDT");
@@ -294,7 +296,7 @@ fn a_root_complex_is_told_in_two_tables() {
         hot_plug: true,
         ..host
     };
-    let with_slots = tables(&with_pci(slots)).unwrap();
+    let with_slots = with_pci(slots).unwrap();
     assert_eq!(count(&with_slots, &granted(0x11)), 1);
     assert_eq!(count(dsdt, b"ECAM"), 1);
 
@@ -320,11 +322,49 @@ fn a_root_complex_is_told_in_two_tables() {
             ..host
         },
     ] {
-        assert!(matches!(
-            tables(&with_pci(host)),
-            Err(AcpiError::Pci { .. })
-        ));
+        assert!(matches!(with_pci(host), Err(AcpiError::Pci { .. })));
     }
+}
+
+#[test]
+fn each_segment_has_its_own_bridge_and_configuration_spaces() {
+    let windows = [0xc000_0000..0xd000_0000, 0xd000_0000..0xe000_0000];
+    let host = |segment: u16| PciHost {
+        segment: 3 * segment,
+        ecam: 0xe000_0000 + u64::from(segment) * 0x100_0000,
+        last_bus: 2,
+        windows: std::slice::from_ref(&windows[usize::from(segment)]),
+        hot_plug: false,
+        pins: &[],
+    };
+    let hosts = [host(0), host(1)];
+    let image = tables(&Platform {
+        pci: &hosts,
+        ..platform(1, &[])
+    })
+    .unwrap();
+    let found = Found { image: &image };
+    let xsdt = found.table(number::<8>(found.rsdp(), 24), b"XSDT");
+    let mcfg = found.table(number::<8>(xsdt, 52), b"MCFG");
+    assert_eq!(mcfg.len(), 44 + 2 * 16);
+    assert_eq!(
+        mcfg[60..],
+        [0, 0, 0, 0xe1, 0, 0, 0, 0, 3, 0, 0, 2, 0, 0, 0, 0]
+    );
+    let fadt = found.table(number::<8>(xsdt, 36), b"FACP");
+    let dsdt = found.table(number::<4>(fadt, 40), b"DSDT");
+    for name in [b"PCI0", b"PCI1", b"ECAM", b"ECM1"] {
+        assert_eq!(count(dsdt, name), 1);
+    }
+    assert_eq!(count(dsdt, b"_SEG\x0a\x03"), 1);
+    let ports = [0x47, 1, 0xf8, 0xc, 0xf8, 0xc, 1, 8];
+    assert_eq!(count(dsdt, &ports), 1, "of one segment alone");
+    let many = [host(0); 17];
+    let refused = tables(&Platform {
+        pci: &many,
+        ..platform(1, &[])
+    });
+    assert!(matches!(refused, Err(AcpiError::Pci { .. })));
 }
 
 #[test]

@@ -110,6 +110,24 @@ fn at(complex: &RootComplex, address: u64) -> u8 {
 }
 
 #[test]
+fn a_segment_is_reached_by_its_own_ecam_window_alone() {
+    let windows = Windows::new(BELOW..BELOW + 0x10_0000, None).unwrap();
+    let mut complex = RootComplex::new(3, windows);
+    let address = complex.add(probe(9, &[])).unwrap();
+    assert_eq!(address.to_string(), "0003:00:01.0");
+    let complex = Arc::new(complex);
+    let mut data = [0; 4];
+    EcamWindow::new(complex.clone()).read(1 << 15, &mut data);
+    assert_eq!(data, [0xf4, 0x1a, 9, 0]);
+    // The ports know of no segments.
+    let reset = Box::new(ResetProbe);
+    let mut ports = ConfigurationPorts::new(complex, reset);
+    let _effect = ports.write(0, &(1_u32 << 31 | 1 << 11).to_le_bytes());
+    ports.read(4, &mut data);
+    assert_eq!(data, [0xff; 4]);
+}
+
+#[test]
 fn a_host_bridge_is_first_and_nothing_is_all_ones() {
     let complex = complex();
     assert_eq!(read(&complex, 0, 8) >> 16, 0x0600);

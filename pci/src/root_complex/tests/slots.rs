@@ -215,6 +215,44 @@ fn there_is_an_end_of_ports() {
     assert_eq!(refused, Err(PlaceError::NoWindow));
 }
 
+/// An owner and two vCPUs at the same slot: no lock is waited for in a circle, and in the end nobody has the
+/// function any more.
+#[test]
+fn a_device_comes_and_goes_while_vcpus_use_it() {
+    let complex = Arc::new(two_ports());
+    let function = probe(9, &[(0, SMALL)]);
+    let ends = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while ends.load(Ordering::SeqCst) == 0 {
+                write_behind(&complex, 1, 0x10, low(window(1)));
+                write_behind(&complex, 1, 4, 6);
+                let found = at(&complex, window(1));
+                assert!(found == 9 || found == 0xff);
+            }
+        });
+        scope.spawn(|| {
+            let register = low(window(2)) >> 16;
+            let elsewhere = register << 16 | register;
+            let here = read(&complex, 1, 0x20);
+            while ends.load(Ordering::SeqCst) == 0 {
+                for (register, value) in [(0x20, elsewhere), (0x20, here), (4, 4), (4, 6)] {
+                    write(&complex, 1, register, value);
+                }
+            }
+        });
+        for _ in 0..500 {
+            complex.attach(1, function.clone()).unwrap();
+            complex.request_removal(1).unwrap();
+            complex.withdraw_request(1);
+            drop(complex.detach(1).unwrap());
+        }
+        ends.store(1, Ordering::SeqCst);
+    });
+    assert_eq!(at(&complex, window(1)), 0xff);
+    assert_eq!(Arc::strong_count(&function), 1);
+}
+
 #[derive(Debug, Clone)]
 enum Action {
     Port(u8, u16, u32),
