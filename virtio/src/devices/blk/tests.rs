@@ -2,7 +2,8 @@ use super::*;
 use crate::feature as ring_feature;
 use crate::testing::conformance::{self, Subject};
 use crate::testing::{Buffer, Driver, HOLE, SECOND_REGION, register, status};
-use block::{CacheMode, DiskOptions, EngineKind, Rate, RateLimit};
+use block::image::CreateOptions;
+use block::{CacheMode, DiskOptions, EngineKind, ImageFormat, Rate, RateLimit};
 use proptest::prelude::*;
 use std::fs;
 use tempfile::TempDir;
@@ -182,6 +183,45 @@ fn sectors_are_read_written_and_flushed() {
         assert_eq!(data[1536..], [9; 512]);
         assert_eq!(image.content()[7 * 512..9 * 512], [0x55; 1024]);
     }
+}
+
+/// What a queue has under way when it breaks must not hold another up, nor the reset behind it.
+#[test]
+fn a_queue_that_breaks_lets_go_of_the_clusters_it_was_reading() {
+    let mut image = Image::new();
+    image.cache = CacheMode::None;
+    image.device_options.queues = 2;
+    let create = CreateOptions {
+        format: ImageFormat::Qcow2,
+        size_bytes: Some(1 << 20),
+        ..CreateOptions::default()
+    };
+    block::image::create(&image.directory.path().join("disk.qcow2"), &create).unwrap();
+    let options = DiskOptions {
+        cache: image.cache,
+        format: ImageFormat::Qcow2,
+        ..DiskOptions::new(image.directory.path().join("disk.qcow2"))
+    };
+    let disk = Disk::open(&options).unwrap();
+    let device = Blk::new(disk, image.device_options.clone());
+    let mut driver = Driver::new(Box::new(device));
+    driver.start(bits(&[9, 12, 13]), 16);
+    assert_eq!(request(&mut driver, OUT, 0, &[0x55; 4096], 0).0, 0);
+    assert_eq!(request(&mut driver, FLUSH, 0, &[], 0).0, 0);
+    // A read in place, and behind it what no queue lives through.
+    let header = driver.place(&header(IN, 0));
+    let status = driver.allocate(1);
+    driver.queues[1].add(&[
+        Buffer::Readable(header, 16),
+        Buffer::Writable(0x8_0000, 4096),
+        Buffer::Writable(status, 1),
+    ]);
+    driver.queues[1].split().offer(999);
+    driver.kick(1);
+    driver.wait_broken();
+    let range = range(0, 128, 0);
+    assert_eq!(request(&mut driver, DISCARD, 0, &range, 0).0, 0);
+    driver.reset();
 }
 
 #[test]
