@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use crate::host::{self, DirectAlignment};
-use crate::iopoll::{self, IoPoll};
+use crate::iopoll::{self, IoPoll, PollLimits};
 use crate::lock::{self, LockOutcome};
 use crate::qcow2::{self, Qcow2Image};
 use crate::{Engine, EngineKind, OpenError, ResizeError, SECTOR_BYTES};
@@ -112,8 +112,8 @@ pub(crate) struct Image {
     _lock: Option<File>,
     /// Bypasses the page cache.
     pub direct: Option<DirectFile>,
-    /// Completions of transfers past the page cache are polled for.
-    pub polls: bool,
+    /// The transfers past the page cache whose completions are polled for.
+    pub polls: Option<PollLimits>,
     /// What is in the file, where that is not the disk itself; the files are then used only where it says that
     /// data is.
     pub qcow2: Option<Qcow2Image>,
@@ -286,13 +286,16 @@ impl Disk {
     /// Whether engines with io_uring poll for completions, which keeps a processor busy while there are
     /// requests under way.
     pub fn polls(&self) -> bool {
-        self.image.polls
+        self.image.polls.is_some()
     }
 
     /// Has engines poll for completions although nobody has asked whether they may.
     #[cfg(test)]
     pub(crate) fn poll_regardless(&mut self) {
-        Arc::get_mut(&mut self.image).unwrap().polls = true;
+        Arc::get_mut(&mut self.image).unwrap().polls = Some(PollLimits {
+            max_bytes: 64 << 10,
+            max_segments: 16,
+        });
     }
 
     /// Whether sectors can be discarded.
@@ -390,20 +393,20 @@ fn open_direct(buffered: &File, options: &DiskOptions) -> Result<DirectFile, Ope
     Ok(DirectFile { file, alignment })
 }
 
-/// Whether completions are to be polled for.
+/// The transfers whose completions are to be polled for.
 fn polls(
     direct: Option<&DirectFile>,
     metadata: &Metadata,
     options: &DiskOptions,
-) -> Result<bool, OpenError> {
+) -> Result<Option<PollLimits>, OpenError> {
     if options.iopoll == IoPoll::Off {
-        return Ok(false);
+        return Ok(None);
     }
     match iopoll::probe(direct, metadata) {
-        Ok(()) => Ok(true),
+        Ok(limits) => Ok(Some(limits)),
         Err(refused) if options.iopoll == IoPoll::Auto => {
             tracing::debug!(disk = %options.path.display(), "no polling for completions: {refused}");
-            Ok(false)
+            Ok(None)
         }
         Err(source) => Err(OpenError::NoPolling {
             path: options.path.clone(),

@@ -104,7 +104,7 @@ impl Engine {
             EngineKind::Threads => Backend::Threads,
             EngineKind::Sync => Backend::Sync(Executor::new(Arc::clone(&image))),
         };
-        let polls = image.polls && matches!(backend, Backend::Uring(_));
+        let polls = image.polls.is_some() && matches!(backend, Backend::Uring(_));
         let polled = polls.then(|| Uring::polled(&image, depth)).transpose();
         let polled = polled.unwrap_or_else(|error| {
             tracing::warn!(disk = %image.path.display(),
@@ -503,10 +503,12 @@ impl Engine {
                 if !belongs_there {
                     return self.give_to_helpers(job);
                 }
-                let is_plain_transfer =
-                    matches!(job.work, Work::Transfer { .. }) && !job.work.is_to_be_durable();
+                let is_polled_for = !self.polling_is_over
+                    && matches!(job.work, Work::Transfer { .. })
+                    && !job.work.is_to_be_durable()
+                    && (self.image.polls).is_some_and(|limits| limits.fit(job.rest.buffers()));
                 let ring = match &mut self.polled {
-                    Some(polled) if is_plain_transfer && !self.polling_is_over => polled,
+                    Some(polled) if is_polled_for => polled,
                     _ => ring,
                 };
                 if let Err(job) = ring.push(job) {

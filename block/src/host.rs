@@ -5,7 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref};
 use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr};
@@ -134,14 +134,34 @@ pub(crate) fn can_discard(file: &File, metadata: &Metadata, size_bytes: u64) -> 
     punch_hole(file, size_bytes, SECTOR_BYTES).is_ok()
 }
 
-/// Whether the device on which the file is, or which it is, has queues whose completions can be polled for;
-/// `None` where the host does not say.
-pub(crate) fn has_poll_queues(metadata: &Metadata) -> Option<bool> {
+/// What a device says of its queues (Linux, Documentation/ABI/stable/sysfs-block).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct QueueLimits {
+    /// Completions can be polled for.
+    pub polls: bool,
+    /// The largest request that it gets in one piece.
+    pub max_bytes: u64,
+    /// The most pieces of memory of such a request.
+    pub max_segments: u32,
+    /// Requests are cut at multiples of something, or it is made of other devices, which have their own limits.
+    pub cuts: bool,
+}
+
+/// What the device on which the file is, or which it is, says of its queues; `None` where there is no such device.
+pub(crate) fn queue_limits(metadata: &Metadata) -> Option<QueueLimits> {
     let device = match metadata.file_type().is_block_device() {
         true => metadata.rdev(),
         false => metadata.dev(),
     };
-    Some(queue_attribute(device, "io_poll")? != 0)
+    let attribute = |name| queue_attribute(device, name);
+    let slaves = |path| fs::read_dir(device_directory(device).join(path)).ok();
+    let stacked = slaves("slaves").or_else(|| slaves("../slaves"))?.count() > 0;
+    Some(QueueLimits {
+        polls: attribute("io_poll")? != 0,
+        max_bytes: u64::from(attribute("max_sectors_kb")?).saturating_mul(1024),
+        max_segments: attribute("max_segments")?,
+        cuts: stacked || attribute("chunk_sectors").unwrap_or(0) != 0,
+    })
 }
 
 /// Gives the file's blocks back; they read as zeros.
@@ -220,10 +240,14 @@ fn device_value(file: &File, request: libc::c_ulong) -> Option<u32> {
     (result == 0).then_some(value)
 }
 
+fn device_directory(device: u64) -> PathBuf {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    Path::new("/sys/dev/block").join(format!("{major}:{minor}"))
+}
+
 /// A number from the request queue of a block device in sysfs; for a partition, of its disk.
 fn queue_attribute(device: u64, name: &str) -> Option<u32> {
-    let (major, minor) = (libc::major(device), libc::minor(device));
-    let directory = Path::new("/sys/dev/block").join(format!("{major}:{minor}"));
+    let directory = device_directory(device);
     let read = |path: &str| fs::read_to_string(directory.join(path).join(name)).ok();
     let text = read("queue").or_else(|| read("../queue"))?;
     let value: u64 = text.trim().parse().ok()?;

@@ -4,6 +4,9 @@
 //! It needs O_DIRECT, a file system that knows of it, and a device with queues for it: others answer with
 //! EOPNOTSUPP, or, worse, by interrupts all the same, while a processor looks for them in vain. So the device is
 //! asked in sysfs, and then a block is read. Runs where a disk is opened.
+//!
+//! Requests that the kernel would have to cut for the device are not polled for: it cannot poll for the pieces, and
+//! Linux 6.1 was seen never to complete such ones. Large as they are they have little from it.
 
 use std::fs::Metadata;
 use std::io;
@@ -11,6 +14,7 @@ use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, cqueue, opcode, types};
 
+use crate::IoBuffer;
 use crate::bounce::Bounce;
 use crate::disk::DirectFile;
 use crate::host;
@@ -33,22 +37,71 @@ pub enum PollRefused {
     /// The page cache completes requests.
     #[error("the page cache is in between: use cache=none or directsync")]
     PageCache,
+    /// The file is on no device, or on one that says nothing.
+    #[error("the host does not say what its device can do")]
+    Unknown,
     /// The device has interrupts alone.
     #[error("its device has no queues for it (NVMe has with the module's parameter poll_queues)")]
     NoQueues,
+    /// The device is made of others, or wants requests cut where they cross some boundary.
+    #[error("its device has requests cut")]
+    Cuts,
     /// The host refuses to read in that way.
     #[error("the host refuses it: {0}")]
     Host(io::Error),
 }
 
-/// Finds out whether completions can be polled for on `direct`, if the file was opened so.
-pub(crate) fn probe(direct: Option<&DirectFile>, metadata: &Metadata) -> Result<(), PollRefused> {
+/// Bytes of a page, or of a part of it: memory is in one piece within one.
+const PAGE_BYTES: usize = 4096;
+
+/// The requests whose completions can be polled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PollLimits {
+    pub max_bytes: u64,
+    pub max_segments: u32,
+}
+
+impl PollLimits {
+    /// Whether the device gets a request with these buffers in one piece, wherever their pages are: within its
+    /// limits, and without gaps between the pages (NVM Express 1.4, 4.3).
+    pub(crate) fn fit(&self, buffers: &[IoBuffer]) -> bool {
+        let is_aligned = |number: usize| number.is_multiple_of(PAGE_BYTES);
+        let mut pages = 0_usize;
+        let mut bytes = 0_u64;
+        let last = buffers.len().saturating_sub(1);
+        for (index, buffer) in buffers.iter().enumerate() {
+            let start = buffer.as_ptr().addr();
+            let end = start.saturating_add(buffer.len());
+            if (index > 0 && !is_aligned(start)) || (index < last && !is_aligned(end)) {
+                return false;
+            }
+            let first_page = start / PAGE_BYTES;
+            pages = pages.saturating_add(end.div_ceil(PAGE_BYTES).saturating_sub(first_page));
+            bytes = bytes.saturating_add(u64::try_from(buffer.len()).unwrap_or(u64::MAX));
+        }
+        bytes <= self.max_bytes
+            && u32::try_from(pages).is_ok_and(|pages| pages <= self.max_segments)
+    }
+}
+
+/// Finds out whether completions can be polled for on `direct`, if the file was opened so, and of which requests.
+pub(crate) fn probe(
+    direct: Option<&DirectFile>,
+    metadata: &Metadata,
+) -> Result<PollLimits, PollRefused> {
     let direct = direct.ok_or(PollRefused::PageCache)?;
-    // A file system over several devices, or none, says nothing.
-    if host::has_poll_queues(metadata) == Some(false) {
+    let queue = host::queue_limits(metadata).ok_or(PollRefused::Unknown)?;
+    if !queue.polls {
         return Err(PollRefused::NoQueues);
     }
-    read_block(direct).map_err(PollRefused::Host)
+    if queue.cuts {
+        return Err(PollRefused::Cuts);
+    }
+    read_block(direct).map_err(PollRefused::Host)?;
+    Ok(PollLimits {
+        max_bytes: queue.max_bytes,
+        max_segments: queue.max_segments,
+    })
 }
 
 /// Reads the first block by polling.

@@ -32,14 +32,16 @@ fn who_has_to_poll_and_cannot_is_told_why() {
     ));
     let message = cached.to_string();
     assert!(message.contains("cache=none") && !message.contains('\n'));
-    let has_queues = host::has_poll_queues(&file.as_file().metadata().unwrap());
+    let limits = host::queue_limits(&file.as_file().metadata().unwrap());
+    let polls = limits.map(|limits| limits.polls);
     match Disk::open(&options(&file, CacheMode::None, IoPoll::On)) {
-        Ok(disk) => assert!(disk.polls() && has_queues != Some(false)),
+        Ok(disk) => assert!(disk.polls() && polls == Some(true)),
         Err(OpenError::NoPolling { source, .. }) => {
             assert_eq!(
                 matches!(source, PollRefused::NoQueues),
-                has_queues == Some(false)
+                polls == Some(false)
             );
+            assert_eq!(matches!(source, PollRefused::Unknown), polls.is_none());
         }
         Err(other) => panic!("{other}"),
     }
@@ -131,4 +133,39 @@ fn requests_complete_by_polling_or_without() {
         // SAFETY: allocated above with this layout.
         unsafe { std::alloc::dealloc(memory, layout) };
     }
+}
+
+#[test]
+fn requests_that_would_be_cut_are_not_polled_for() {
+    let limits = PollLimits {
+        max_bytes: 64 << 10,
+        max_segments: 4,
+    };
+    let fit = |pieces: &[(usize, usize)]| {
+        let buffers: Vec<_> = pieces
+            .iter()
+            .map(|(start, length)| {
+                let start = std::ptr::without_provenance_mut(*start);
+                // SAFETY: nobody looks into the buffers.
+                unsafe { IoBuffer::new(start, *length) }
+            })
+            .collect();
+        limits.fit(&buffers)
+    };
+    let page = 4096;
+    assert!(fit(&[(page, page)]));
+    assert!(fit(&[(page + 512, page)]), "over two pages");
+    assert!(fit(&[(page, 4 * page)]));
+    assert!(!fit(&[(page, 5 * page)]), "too many pages");
+    assert!(!fit(&[(page + 512, 4 * page)]), "one more");
+    assert!(fit(&[(page + 512, page - 512), (9 * page, page + 512)]));
+    assert!(!fit(&[(page, 512), (9 * page, page)]), "a gap");
+    assert!(!fit(&[(page, page), (9 * page + 512, 512)]), "a gap");
+    let large = PollLimits {
+        max_bytes: page as u64,
+        ..limits
+    };
+    // SAFETY: nobody looks into it.
+    let buffer = unsafe { IoBuffer::new(std::ptr::without_provenance_mut(page), 2 * page) };
+    assert!(!large.fit(&[buffer]));
 }
