@@ -8,6 +8,7 @@ use crate::error::{LabError, Result};
 use crate::guest;
 use crate::kernel::Kernel;
 use crate::root_disk::root_disk;
+use crate::tools_disk::tools_disk;
 
 /// The files of a case. The runner of the lab hands them over in environment variables, one for each
 /// field; where they are not set, [`get`](Self::get) fetches and makes them on the host.
@@ -24,6 +25,9 @@ pub struct Assets {
     /// `CUDDY_LAB_ROOT_DISK`: a disk with Debian and systemd. On the host it is shared by all tests and
     /// only to be read; in the lab it is a block device, and writes to it are gone with the lab.
     pub root_disk: PathBuf,
+    /// `CUDDY_LAB_TOOLS_DISK`: a disk with programs of Debian's for guests and for cases, see
+    /// [`tools_disk`]; only to be read.
+    pub tools_disk: PathBuf,
 }
 
 impl Assets {
@@ -50,19 +54,21 @@ impl Assets {
             cuddy: cuddy()?,
             initrd: guest::initrd(cache, &kernel)?,
             root_disk: root_disk(cache)?,
+            tools_disk: tools_disk(cache)?,
             vmlinuz: kernel.vmlinuz(),
             vmlinux: kernel.vmlinux(),
         })
     }
 
     /// The variables in which [`get`](Self::get) finds this value again.
-    pub fn environment(&self) -> [(&'static str, &Path); 5] {
+    pub fn environment(&self) -> [(&'static str, &Path); 6] {
         [
             ("CUDDY_BIN", &self.cuddy),
             ("CUDDY_LAB_VMLINUZ", &self.vmlinuz),
             ("CUDDY_LAB_VMLINUX", &self.vmlinux),
             ("CUDDY_LAB_INITRD", &self.initrd),
             ("CUDDY_LAB_ROOT_DISK", &self.root_disk),
+            ("CUDDY_LAB_TOOLS_DISK", &self.tools_disk),
         ]
     }
 
@@ -74,6 +80,7 @@ impl Assets {
             vmlinux: path("CUDDY_LAB_VMLINUX")?,
             initrd: path("CUDDY_LAB_INITRD")?,
             root_disk: path("CUDDY_LAB_ROOT_DISK")?,
+            tools_disk: path("CUDDY_LAB_TOOLS_DISK")?,
         })
     }
 }
@@ -113,6 +120,7 @@ mod tests {
             vmlinux: "/3".into(),
             initrd: "/4".into(),
             root_disk: "/5".into(),
+            tools_disk: "/6".into(),
         };
         let environment = assets.environment();
         let variable = |wanted: &str| {

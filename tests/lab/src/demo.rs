@@ -139,7 +139,7 @@ fn quote_if_needed(word: &str) -> String {
 }
 
 fn in_terminal(cache: &Cache, script: &str) -> Result<ExitCode> {
-    let lab = Lab::prepare(cache, &assets::cuddy()?, None)?;
+    let lab = Lab::prepare(cache, &assets::cuddy()?, &[])?;
     let folder = tempfile::tempdir().context(|| "making a folder for the lab".to_owned())?;
     let disk = folder.path().join("job");
     let job = Job {

@@ -2,7 +2,7 @@
 //! with nested paging, so that kvm_amd serves /dev/kvm in it.
 //!
 //! Its initramfs never changes and is cached, with busybox, drivers and the kernels of the guests. What is run
-//! comes as an archive on its first disk, the job's; the disk of [`Assets::root_disk`] is its second, and QEMU
+//! comes as an archive on its first disk, the job's; the disks of [`Assets`] come behind it, and QEMU
 //! throws away what is written there. So an L1 that has booted can be saved, once, and every job begins in a copy
 //! of it ([`crate::supervisor`]).
 
@@ -23,13 +23,15 @@ use crate::kernel::Kernel;
 use crate::program_files;
 use crate::qemu::Qemu;
 use crate::root_disk::root_disk;
+use crate::tools_disk::tools_disk;
 
 const INIT: &str = include_str!("../../../resources/guest-init/lab.sh");
 
 /// Part of the name of a saved L1: another one for each change of its devices.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
-/// What KVM and TAP need, QEMU's devices for the output and the disk, and disks with queues that are polled.
+/// What KVM and TAP need, QEMU's devices for the output and the disks, disks with queues that are polled, and what
+/// cases make disks that fail of.
 const DRIVERS: &[&str] = &[
     "virtio_pci",
     "virtio_console",
@@ -37,6 +39,8 @@ const DRIVERS: &[&str] = &[
     "kvm_amd",
     "tun",
     "null_blk",
+    "loop",
+    "dm_mod",
 ];
 
 const MEMORY: &str = "3072";
@@ -47,6 +51,9 @@ const VMLINUX: &str = "/lab/vmlinux";
 const INITRD: &str = "/lab/initrd";
 const CUDDY: &str = "/lab/cuddy";
 const ROOT_DISK: &str = "/dev/vdb";
+const TOOLS_DISK: &str = "/dev/vdc";
+/// Where the first of those disks is on QEMU's bus.
+const DISKS_AT: usize = 0x11;
 
 /// Bytes of the job's disk, whatever is on it: a disk does not change its size between save and load. Nothing is
 /// kept of what no archive fills.
@@ -91,7 +98,7 @@ pub struct Lab {
     base: PathBuf,
     initrd: PathBuf,
     cuddy: PathBuf,
-    root_disk: Option<PathBuf>,
+    disks: Vec<PathBuf>,
     cache: Cache,
 }
 
@@ -108,17 +115,18 @@ pub fn prefetch(cache: &Cache) -> Result<()> {
         Qemu::find(cache)?;
     }
     root_disk(cache)?;
+    tools_disk(cache)?;
     Ok(())
 }
 
 impl Lab {
-    /// Fetches and makes what an L1 needs in which the program `cuddy` is run. `root_disk` becomes its
-    /// first disk.
+    /// Fetches and makes what an L1 needs in which the program `cuddy` is run. Behind the job's disk it has
+    /// `disks`.
     ///
     /// # Errors
     ///
     /// When a package cannot be fetched or a file cannot be made.
-    pub fn prepare(cache: &Cache, cuddy: &Path, root_disk: Option<&Path>) -> Result<Self> {
+    pub fn prepare(cache: &Cache, cuddy: &Path, disks: &[&Path]) -> Result<Self> {
         let kernel = Kernel::fetch(cache)?;
         Ok(Self {
             qemu: Qemu::find(cache)?,
@@ -128,7 +136,7 @@ impl Lab {
             kernel: kernel.vmlinux(),
             cache: cache.clone(),
             cuddy: cuddy.to_owned(),
-            root_disk: root_disk.map(Path::to_owned),
+            disks: disks.iter().map(|disk| disk.to_path_buf()).collect(),
         })
     }
 
@@ -140,6 +148,7 @@ impl Lab {
             vmlinux: VMLINUX.into(),
             initrd: INITRD.into(),
             root_disk: ROOT_DISK.into(),
+            tools_disk: TOOLS_DISK.into(),
         }
     }
 
@@ -172,11 +181,15 @@ impl Lab {
             .arg("-drive")
             .arg(format!("{},if=none,id=job", drive(job)))
             .args(["-device", "virtio-blk-pci,drive=job,addr=10"]);
-        if let Some(image) = &self.root_disk {
+        for (number, image) in self.disks.iter().enumerate() {
+            let (image, address) = (drive(image), DISKS_AT + number);
             command
                 .arg("-drive")
-                .arg(format!("{},if=none,id=root,snapshot=on", drive(image)))
-                .args(["-device", "virtio-blk-pci,drive=root,addr=11"]);
+                .arg(format!("{image},if=none,id=disk{number},snapshot=on"))
+                .arg("-device")
+                .arg(format!(
+                    "virtio-blk-pci,drive=disk{number},addr={address:x}"
+                ));
         }
         connect(&mut command, connection);
         command
@@ -219,7 +232,7 @@ impl Lab {
         processors: u8,
         save: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
-        let words = (self.machine(processors), &self.root_disk, REVISION);
+        let words = (self.machine(processors), &self.disks, REVISION);
         let recipe = digest(&[
             format!("{words:?}").as_bytes(),
             self.qemu.version()?.as_bytes(),

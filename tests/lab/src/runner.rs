@@ -35,7 +35,11 @@ pub fn run(program: &Path, arguments: &[String]) -> Result<ExitCode> {
     if Place::detect()? == Place::Host {
         return run_on_host(program, arguments, Some(&assets));
     }
-    let lab = Lab::prepare(&cache, &assets.cuddy, Some(&assets.root_disk))?;
+    let lab = Lab::prepare(
+        &cache,
+        &assets.cuddy,
+        &[&assets.root_disk, &assets.tools_disk],
+    )?;
     if arguments.iter().any(|argument| argument == "--exact") {
         let status = supervisor::run(&lab, &job(program, arguments), &mut io::stdout())?;
         return Ok(exit_code(status));
