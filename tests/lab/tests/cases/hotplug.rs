@@ -15,7 +15,7 @@ use crate::setup::{BOOT_LIMIT, TRANSFER_LIMIT};
 /// For a guest to give a device up: five seconds for somebody at the machine, and its work.
 const DETACH_LIMIT: Duration = Duration::from_secs(60);
 /// Words of a kernel that broke.
-const BROKEN: &str = "BUG:|Oops|WARNING:|Call Trace|hung task|I/O error, dev vda.*WRITE";
+pub(crate) const BROKEN: &str = "BUG:|Oops|WARNING:|Call Trace|hung task|I/O error, dev vda.*WRITE";
 
 struct Machine {
     console: Console,

@@ -4,15 +4,20 @@
 
 mod boot;
 mod disk;
+mod drivers;
 mod hotplug;
 mod lifecycle;
+mod lspci;
+mod modules;
 mod net;
 mod packed;
 mod pci;
 mod polling;
 mod setup;
+mod sleep;
 mod systemd;
 mod tap;
+mod tools;
 mod transfer;
 
 /// The lab itself, or the host: without a KVM no other case can pass.

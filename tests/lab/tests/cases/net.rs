@@ -24,6 +24,6 @@ fn tap_64_mib_both_ways() {
         .run(&format!("ping -c 3 {HOST}"), COMMAND_LIMIT)
         .unwrap();
 
-    transfer::both_ways(&mut machine, HOST, BYTES);
+    transfer::both_ways(&mut machine.console, HOST, BYTES);
     setup::power_off(machine);
 }

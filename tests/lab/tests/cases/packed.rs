@@ -34,6 +34,6 @@ fn packed_rings_carry_a_disk_and_a_network() {
 
     let address = "ip addr add 10.79.0.2/24 dev eth0 && ip link set eth0 up";
     machine.run(address, COMMAND_LIMIT).unwrap();
-    transfer::both_ways(&mut machine, HOST, NET_BYTES);
+    transfer::both_ways(&mut machine.console, HOST, NET_BYTES);
     setup::power_off(machine);
 }

@@ -4,13 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
-use cuddy_lab::Machine;
+use cuddy_lab::Console;
 use sha2::{Digest, Sha256};
 
 use crate::setup::TRANSFER_LIMIT;
 
 /// Moves `length` bytes from `host`, an address of this side, to the guest, and back.
-pub(crate) fn both_ways(machine: &mut Machine, host: &str, length: usize) {
+pub(crate) fn both_ways(console: &mut Console, host: &str, length: usize) {
     let content = content(length);
     let expected = sum(&content);
     // To the guest.
@@ -20,7 +20,7 @@ pub(crate) fn both_ways(machine: &mut Machine, host: &str, length: usize) {
     let receive = format!(
         "nc {host} {port} < /dev/null > /tmp/content && sha256sum < /tmp/content | cut -d' ' -f1"
     );
-    let received = machine.run(&receive, TRANSFER_LIMIT).unwrap();
+    let received = console.run(&receive, TRANSFER_LIMIT).unwrap();
     sender.join().unwrap().unwrap();
     assert_eq!(received, expected);
 
@@ -32,7 +32,7 @@ pub(crate) fn both_ways(machine: &mut Machine, host: &str, length: usize) {
         let (mut stream, _) = listener.accept().unwrap();
         stream.read_to_end(&mut bytes).map(|_| bytes)
     });
-    machine
+    console
         .run(&format!("nc {host} {port} < /tmp/content"), TRANSFER_LIMIT)
         .unwrap();
     let received = receiver.join().unwrap().unwrap();
