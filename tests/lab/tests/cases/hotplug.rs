@@ -13,18 +13,20 @@ use crate::pci::COMPLAINTS;
 use crate::setup::{BOOT_LIMIT, TRANSFER_LIMIT};
 
 /// For a guest to give a device up: five seconds for somebody at the machine, and its work.
-const DETACH_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const DETACH_LIMIT: Duration = Duration::from_secs(60);
 /// Words of a kernel that broke.
 pub(crate) const BROKEN: &str = "BUG:|Oops|WARNING:|Call Trace|hung task|I/O error, dev vda.*WRITE";
 
-struct Machine {
-    console: Console,
-    hotplug: Hotplug,
+/// A machine in this process, with a handle to its slots.
+pub(crate) struct Machine {
+    pub(crate) console: Console,
+    pub(crate) hotplug: Hotplug,
     thread: JoinHandle<Outcome>,
 }
 
 impl Machine {
-    fn start() -> Self {
+    /// Starts a machine with two empty slots and waits for its shell.
+    pub(crate) fn start() -> Self {
         let assets = Assets::get().unwrap();
         let config = MachineConfig {
             kernel: Some(assets.vmlinux),
@@ -60,17 +62,19 @@ impl Machine {
         self.run("there() { until test -b /dev/$1; do sleep 0.1; done; }");
     }
 
-    fn run(&mut self, command: &str) -> String {
+    /// Runs a command in the guest's shell, which has to succeed.
+    pub(crate) fn run(&mut self, command: &str) -> String {
         // Guest, machine and test share the lab's one processor, and some commands wait for a disk.
         self.console.run(command, TRANSFER_LIMIT).unwrap()
     }
 
     /// No complaints in the kernel's log.
-    fn is_content(&mut self) {
+    pub(crate) fn is_content(&mut self) {
         assert_eq!(self.run("complaints"), "");
     }
 
-    fn power_off(mut self) {
+    /// Turns the guest's power off.
+    pub(crate) fn power_off(mut self) {
         self.console.send("poweroff -f\n").unwrap();
         assert_eq!(self.thread.join().unwrap(), Outcome::PowerOff);
     }

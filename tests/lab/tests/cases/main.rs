@@ -6,6 +6,7 @@ mod boot;
 mod disk;
 mod drivers;
 mod hotplug;
+mod hotplug_net;
 mod lifecycle;
 mod lspci;
 mod modules;
