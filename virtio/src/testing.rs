@@ -6,6 +6,7 @@
 
 pub mod conformance;
 mod driver_queue;
+mod idle;
 mod packed_queue;
 mod split_queue;
 pub mod transport;
@@ -20,6 +21,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::{GuestMemory, VirtioDevice, feature};
 pub use driver_queue::{Buffer, DriverQueue};
+pub use idle::assert_idle;
 pub use transport::{Kind, Transport};
 
 /// Bytes of each of the three regions of [`memory`].

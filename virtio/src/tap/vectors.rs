@@ -79,6 +79,16 @@ impl<'s, 'm> IoVectors<'s, 'm> {
         )
     }
 
+    /// One gathering write to a socket, which raises no signal where nobody reads.
+    pub(crate) fn send_to(&self, socket: &impl AsRawFd) -> io::Result<usize> {
+        // SAFETY: the structure is plain data, for which zeroes are a value.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = self.pieces.as_ptr().cast_mut();
+        message.msg_iovlen = self.pieces.len();
+        // SAFETY: as for `write_to`; the kernel does not write to the list.
+        check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })
+    }
+
     /// One gathering write.
     pub(super) fn write_to(&self, file: &File) -> io::Result<usize> {
         // SAFETY: each of the `count` pieces is memory that is borrowed for `'m`, which outlives this
@@ -87,7 +97,7 @@ impl<'s, 'm> IoVectors<'s, 'm> {
     }
 
     /// One scattering read.
-    pub(super) fn read_from(&self, file: &File) -> io::Result<usize> {
+    pub(crate) fn read_from(&self, file: &impl AsRawFd) -> io::Result<usize> {
         // SAFETY: each of the `count` pieces is memory that is borrowed for `'m`, exclusively where it
         // is the host's own; the guest's is shared and only ever accessed as volatile.
         check(unsafe { libc::readv(file.as_raw_fd(), self.pieces.as_ptr(), self.count()) })
