@@ -83,6 +83,7 @@ mod tests {
         Metrics {
             machine: "box".to_owned(),
             vcpus: Vec::new(),
+            vsock: None,
         }
     }
 

@@ -12,6 +12,7 @@ mod memory;
 mod network;
 mod problem;
 mod validate;
+mod vsock;
 
 use std::path::PathBuf;
 
@@ -28,6 +29,7 @@ pub use network::NetConfig;
 pub use problem::{Problem, Problems};
 pub(crate) use validate::{disk_problems, net_problems};
 pub use virtio::devices::net::MacAddress;
+pub use vsock::VsockConfig;
 
 /// The most vCPUs that a machine can have: with identifier 255 reserved for broadcast, a local APIC in
 /// xAPIC mode has 255 addresses (Intel SDM volume 3, 12.6.1).
@@ -65,6 +67,9 @@ pub struct MachineConfig {
     pub net: Vec<NetConfig>,
     /// Whether there is a virtio entropy device.
     pub rng: bool,
+    /// The virtio socket device, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockConfig>,
     /// Where the first serial port goes.
     pub serial: SerialConfig,
     /// Which interrupt controllers KVM emulates.
@@ -102,6 +107,7 @@ impl Default for MachineConfig {
             disk: Vec::new(),
             net: Vec::new(),
             rng: true,
+            vsock: None,
             serial: SerialConfig::Stdio,
             irqchip: IrqchipMode::Split,
             transport: Transport::Pci,

@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 pub use error::ConsoleError;
 use output::{Destination, Output, WhenFull};
 use poll_set::{PollSet, Token};
-use socket::{Client, Listener};
+use socket::Client;
 
 use crate::config::SerialConfig;
+use crate::listener::{ListenError, Listener};
 
 /// Most bytes of input that one call of [`Console::service`] gives.
 const READ_MAX_BYTES: usize = 4096;
@@ -189,7 +190,10 @@ impl Console {
                 set.watch(&listener, Token::Listener)?;
                 Ok(set)
             })
-            .map_err(|source| ConsoleError::socket(path, source))?;
+            .map_err(|source| ListenError::Host {
+                path: path.to_owned(),
+                source,
+            })?;
         let input = Input::Socket {
             listener,
             client: None,

@@ -1,5 +1,5 @@
-//! What a machine counts: the exits of its vCPUs by reason, and the instructions that were completed outside
-//! KVM, by mnemonic. Counts go on over restarts of the machine.
+//! What a machine counts: the exits of its vCPUs by reason, the instructions that were completed outside
+//! KVM, by mnemonic, and what passed through its socket device. Counts go on over restarts of the machine.
 //!
 //! A vCPU's thread is the only one that adds to its counters, without a lock and without an atomic
 //! read-modify-write. Any thread may take a snapshot at any time.
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use completion::Mnemonic;
+use virtio::devices::vsock::{VsockCounters, VsockCounts};
 
 /// Why a vCPU left the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +152,7 @@ impl VcpuCounters {
 pub struct Counters {
     machine: String,
     vcpus: Vec<Arc<VcpuCounters>>,
+    vsock: Option<Arc<VsockCounters>>,
 }
 
 impl Counters {
@@ -159,7 +161,13 @@ impl Counters {
         Self {
             machine: machine.to_owned(),
             vcpus: (0..cpus).map(|_| Arc::default()).collect(),
+            vsock: None,
         }
+    }
+
+    /// With those of its socket device, if it has one.
+    pub(crate) fn with_vsock(self, vsock: Option<Arc<VsockCounters>>) -> Self {
+        Self { vsock, ..self }
     }
 
     /// Those of vCPU `number`.
@@ -173,6 +181,7 @@ impl Counters {
         Metrics {
             machine: self.machine.clone(),
             vcpus: self.vcpus.iter().map(|vcpu| vcpu.snapshot()).collect(),
+            vsock: self.vsock.as_ref().map(|vsock| vsock.counts()),
         }
     }
 }
@@ -184,6 +193,8 @@ pub struct Metrics {
     pub machine: String,
     /// The vCPUs, in the order of their numbers.
     pub vcpus: Vec<VcpuMetrics>,
+    /// What passed through the socket device, if there is one.
+    pub vsock: Option<VsockCounts>,
 }
 
 /// What one vCPU has counted.

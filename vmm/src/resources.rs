@@ -1,7 +1,8 @@
-//! What the host lends a machine for all its incarnations: kernel, initrd, disks, network interfaces.
+//! What the host lends a machine for all its incarnations: kernel, initrd, disks, network interfaces, a socket.
 
 mod attached;
 mod disk;
+mod vsock;
 
 use std::fmt::{Display, Write};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use boot::{DEFAULT_CMDLINE, InitrdFile, KernelFile};
 use virtio::VirtioDevice;
 use virtio::devices::blk::{Blk, BlkOptions, OnError, Serial};
 use virtio::devices::net::{MacAddress, Net, NetOptions};
+use virtio::devices::vsock::{Vsock, VsockCounters};
 use virtio::tap::{Tap, TapError};
 
 use crate::config::{
@@ -23,6 +25,7 @@ use crate::events::EventQueue;
 pub use attached::LentDevice;
 pub use disk::DiskHandle;
 use disk::{DiskErrors, LentDisk};
+use vsock::LentVsock;
 
 /// Most queues of a disk for which no number is given.
 const DISK_QUEUES_BY_DEFAULT: u16 = 4;
@@ -42,6 +45,7 @@ pub struct Resources {
     /// Guest memory is allocated up front, in few pages.
     memory_is_there: bool,
     taps: Vec<Arc<Tap>>,
+    vsock: Option<LentVsock>,
 }
 
 impl Resources {
@@ -74,6 +78,10 @@ impl Resources {
             let tap = open_tap(net);
             taps.extend(noted(&format!("net[{index}]"), tap, &mut problems).map(Arc::new));
         }
+        let vsock = config
+            .vsock
+            .as_ref()
+            .and_then(|vsock| noted("vsock", LentVsock::open(vsock), &mut problems));
         match kernel {
             Some(kernel) if problems.is_empty() => Ok(Self {
                 kernel,
@@ -87,6 +95,7 @@ impl Resources {
                         HugePages::Size2M | HugePages::Size1G
                     ),
                 taps,
+                vsock,
             }),
             _ => Err(Problems(problems)),
         }
@@ -171,6 +180,23 @@ impl Resources {
     /// A handle on the disk at `index`, if there is one.
     pub fn disk(&self, index: usize) -> Option<DiskHandle> {
         self.disks.get(index).map(LentDisk::handle)
+    }
+
+    /// The socket device, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError`] when something of its configuration does not fit.
+    pub fn vsock(&self, config: &MachineConfig) -> Result<Option<Vsock>, VmmError> {
+        let (Some(config), Some(lent)) = (&config.vsock, &self.vsock) else {
+            return Ok(None);
+        };
+        Ok(Some(lent.device(config)?))
+    }
+
+    /// What passes through the socket device, if there is one.
+    pub fn vsock_counters(&self) -> Option<Arc<VsockCounters>> {
+        self.vsock.as_ref().map(LentVsock::counters)
     }
 
     /// The network device at `index` of the machine named `machine`.

@@ -61,8 +61,10 @@ impl Session {
         tell_of_hidden_features(&host, &config.cpu);
         Ok(Self {
             host,
+            counters: Arc::new(
+                Counters::new(&config.name, config.cpus).with_vsock(resources.vsock_counters()),
+            ),
             resources,
-            counters: Arc::new(Counters::new(&config.name, config.cpus)),
             slots: SlotDriver::new(&config.name, config.hotplug_slots),
             config,
             console,

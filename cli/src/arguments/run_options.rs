@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 use serde::de::DeserializeOwned;
-use vmm::config::{CPUS_MAX, DiskConfig, MachineConfig, MemoryConfig, NetConfig, Problem};
+use vmm::config::{
+    CPUS_MAX, DiskConfig, MachineConfig, MemoryConfig, NetConfig, Problem, VsockConfig,
+};
 
 use super::Choice;
 use crate::key_value::{self, KeyValueError};
@@ -53,6 +55,10 @@ pub struct RunOptions {
     /// Whether there is an entropy device [default: on]
     #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on", value_parser = ON_OFF, hide_possible_values = true)]
     pub rng: Option<String>,
+    /// A socket device: cid=NUMBER, the guest's, from 3 on, and socket=PATH, then connections=NUMBER. The host
+    /// connects to PATH and writes CONNECT PORT; port N of the host is PATH_N
+    #[arg(long, value_name = "cid=NUMBER,socket=PATH[,KEY=VALUE]…")]
+    pub vsock: Option<String>,
     /// Where the serial port goes: stdio, none, pty, file=PATH or socket=PATH [default: stdio]
     #[arg(long, value_name = "PLACE")]
     pub serial: Option<String>,
@@ -126,6 +132,12 @@ impl RunOptions {
             read("--net", text, from_text, found)
         }));
         set("--rng", self.rng, &mut config.rng, found);
+        if let Some(text) = self.vsock {
+            let from_text = |text: &str| key_value::from_pairs::<VsockConfig>(text, "cid");
+            if let Some(vsock) = read("--vsock", &text, from_text, found) {
+                config.vsock = Some(vsock);
+            }
+        }
         set("--serial", self.serial, &mut config.serial, found);
         set("--irqchip", self.irqchip, &mut config.irqchip, found);
         set("--transport", self.transport, &mut config.transport, found);

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use clap::CommandFactory;
 use vmm::config::{
     Action, ByteSize, HugePages, IrqchipMode, MachineConfig, MemoryConfig, SerialConfig, Transport,
-    Unpack,
+    Unpack, VsockConfig,
 };
 
 use super::*;
@@ -35,6 +35,7 @@ fn each_key_of_a_configuration_has_its_option() {
         kernel: Some("vmlinux".into()),
         initrd: Some("initrd".into()),
         cmdline: Some("quiet".to_owned()),
+        vsock: Some(VsockConfig::new(3, "vm.vsock")),
         ..MachineConfig::default()
     };
     let value = serde_json::to_value(config).unwrap();
@@ -67,6 +68,7 @@ fn every_option_has_its_effect() {
         "--disk=path=b,readonly=on",
         "--net=tap0",
         "--rng=off",
+        "--vsock=3,socket=vm.vsock,connections=7",
         "--serial=file=log",
         "--irqchip=kernel",
         "--transport=mmio",
@@ -99,6 +101,10 @@ fn every_option_has_its_effect() {
         disk: config.disk.clone(),
         net: config.net.clone(),
         rng: false,
+        vsock: Some(VsockConfig {
+            connections: 7,
+            ..VsockConfig::new(3, "vm.vsock")
+        }),
         serial: SerialConfig::File("log".into()),
         irqchip: IrqchipMode::Kernel,
         transport: Transport::Mmio,
@@ -143,11 +149,13 @@ fn all_that_is_wrong_is_said_at_once() {
             "--disk=readonly=on",
             "--on-crash=explode",
             "--rng=perhaps",
+            "--vsock=socket=vm",
         ]),
         [
             "--memory '1G,sharde=on': unknown key 'sharde': use size, shared, hugepages or prefault",
             "--disk 'readonly=on': key 'path' is missing: add path=…",
             "--rng: 'perhaps' is neither on nor off: use on or off",
+            "--vsock 'socket=vm': key 'cid' is missing: add cid=…",
             "--on-crash: 'explode' is not a choice: use destroy, restart or preserve",
         ]
     );

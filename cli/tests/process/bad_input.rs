@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::Duration;
@@ -340,4 +341,47 @@ fn a_kernel_that_is_bad_leaves_a_log_as_it_was() {
     fs::write(&log, b"yesterday's").unwrap();
     assert_eq!(run(&arguments).status.code(), Some(2));
     assert_eq!(fs::read(&log).unwrap(), b"yesterday's");
+}
+
+#[test]
+fn a_socket_device_that_cannot_be() {
+    machine_refused(
+        &["--vsock=cid=2,socket=v"],
+        &["vsock: cid 2 is reserved: use 3"],
+    );
+    machine_refused(
+        &["--vsock=3"],
+        &["--vsock '3': key 'socket' is missing: add socket=…"],
+    );
+    machine_refused(
+        &["--vsock=3,socket=/nonexistent/v"],
+        &["vsock: cannot listen on '/nonexistent/v'", "name a path"],
+    );
+    let kernel = Kernel::new(&idle());
+    let path = kernel.directory.path().join("vsock");
+    let option = format!("--vsock=3,socket={}", path.display());
+    // The path is gone when something else is wrong.
+    let no_tap = kernel.arguments(&[&option, "--net=tap=cuddynone"]);
+    refused(&kernel, &no_tap, 2, &["net[0]: "]);
+    let taken = UnixListener::bind(&path).unwrap();
+    let arguments = kernel.arguments(&[&option]);
+    refused(
+        &kernel,
+        &arguments,
+        2,
+        &[
+            "vsock: another process listens on '",
+            "': end it, or choose another path",
+        ],
+    );
+    drop(taken);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, b"precious").unwrap();
+    refused(
+        &kernel,
+        &arguments,
+        2,
+        &["vsock: '", "is there and is no socket: remove it"],
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
 }

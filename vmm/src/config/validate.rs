@@ -1,10 +1,13 @@
 //! What can be said of a configuration without opening anything, all of it at once.
 
 use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
+
+use virtio::devices::vsock::{HostSocket, VsockOptions};
 
 use super::{
     CPUS_MAX, CacheMode, DISK_QUEUES_MAX, DiskConfig, DiskEngine, DiskPolling, MachineConfig,
-    NetConfig, Problem, Problems, Transport,
+    NetConfig, Problem, Problems, Transport, VsockConfig,
 };
 
 /// Less memory than this holds no kernel and its tables.
@@ -37,7 +40,7 @@ impl MachineConfig {
 
     /// How many virtio devices this machine has.
     pub const fn virtio_devices(&self) -> usize {
-        self.disk.len() + self.net.len() + self.rng as usize
+        self.disk.len() + self.net.len() + self.rng as usize + self.vsock.is_some() as usize
     }
 
     fn check_machine(&self, problems: &mut Vec<Problem>) {
@@ -90,7 +93,7 @@ impl MachineConfig {
         };
         if self.virtio_devices() > most {
             problems.push(Problem::new(
-                "disk, net, rng",
+                "disk, net, rng, vsock",
                 format_args!(
                     "{} virtio devices are too many: {what} for {most}",
                     self.virtio_devices()
@@ -98,6 +101,9 @@ impl MachineConfig {
             ));
         }
         self.check_slots(problems);
+        if let Some(vsock) = &self.vsock {
+            Self::check_vsock(vsock, problems);
+        }
         if self.mmio_cmdline && self.transport != Transport::Mmio {
             problems.push(Problem::new(
                 "mmio-cmdline",
@@ -120,6 +126,28 @@ impl MachineConfig {
                     ),
                 ));
             }
+        }
+    }
+
+    fn check_vsock(vsock: &VsockConfig, problems: &mut Vec<Problem>) {
+        let options = VsockOptions {
+            connections: vsock.connections,
+            ..VsockOptions::new("vsock", vsock.cid)
+        };
+        if let Err(error) = options.check() {
+            problems.push(Problem::new("vsock", error));
+        }
+        let (length, most) = (
+            vsock.socket.as_os_str().as_bytes().len(),
+            HostSocket::PATH_MAX_BYTES,
+        );
+        if length == 0 {
+            problems.push(Problem::new("vsock", "socket is empty: name a path"));
+        } else if length > most {
+            problems.push(Problem::new(
+                "vsock",
+                format_args!("socket is {length} bytes long: use a path of at most {most}, for ports come behind it"),
+            ));
         }
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::Problem;
+use crate::listener::ListenError;
 
 /// Why a console could not be opened: what, and what to do, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -25,25 +26,8 @@ pub enum ConsoleError {
         source: io::Error,
     },
     /// A socket.
-    #[error("cannot listen on '{path}': {source}: name a path that may be made, in a directory that exists", path = path.display())]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// What the host says.
-        source: io::Error,
-    },
-    /// A socket on which a process listens.
-    #[error("another process listens on '{path}': end it, or choose another path", path = path.display())]
-    SocketInUse {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// A path that is no socket.
-    #[error("'{path}' is there and is no socket: remove it, or choose another path", path = path.display())]
-    NotASocket {
-        /// The path.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    Socket(#[from] ListenError),
 }
 
 impl From<ConsoleError> for Problem {
@@ -60,13 +44,6 @@ impl ConsoleError {
 
     pub(super) fn file(path: &Path, source: io::Error) -> Self {
         Self::File {
-            path: path.to_owned(),
-            source,
-        }
-    }
-
-    pub(super) fn socket(path: &Path, source: io::Error) -> Self {
-        Self::Socket {
             path: path.to_owned(),
             source,
         }

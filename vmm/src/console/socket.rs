@@ -4,88 +4,13 @@
 //! last byte may still read; it is gone when it hangs up.
 
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::ConsoleError;
 use super::output::{Destination, Output};
 use super::poll_set::{PollSet, Token};
-
-/// A socket that is listened on, and the path that it made.
-#[derive(Debug)]
-pub(super) struct Listener {
-    socket: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the path, by which our own is known.
-    identity: Option<(u64, u64)>,
-}
-
-impl Listener {
-    /// Listens on `path`, in place of a socket that nobody listens on any more.
-    pub(super) fn bind(path: &Path) -> Result<Self, ConsoleError> {
-        let socket = match UnixListener::bind(path) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                remove_stale(path)?;
-                UnixListener::bind(path)
-            }
-            result => result,
-        };
-        let socket = socket.map_err(|source| ConsoleError::socket(path, source))?;
-        let listener = Self {
-            identity: identity(path),
-            path: path.to_owned(),
-            socket,
-        };
-        listener
-            .socket
-            .set_nonblocking(true)
-            .map_err(|source| ConsoleError::socket(path, source))?;
-        Ok(listener)
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
-            // It is our own; whoever removed it before has done no harm.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = path.symlink_metadata().ok()?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-fn remove_stale(path: &Path) -> Result<(), ConsoleError> {
-    let error = |source| ConsoleError::socket(path, source);
-    let metadata = path.symlink_metadata().map_err(error)?;
-    if !metadata.file_type().is_socket() {
-        return Err(ConsoleError::NotASocket {
-            path: path.to_owned(),
-        });
-    }
-    match UnixStream::connect(path) {
-        Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(error)
-        }
-        Err(source) => Err(error(source)),
-        Ok(_) => Err(ConsoleError::SocketInUse {
-            path: path.to_owned(),
-        }),
-    }
-}
+use crate::listener::Listener;
 
 /// Who is connected.
 #[derive(Debug)]
@@ -132,7 +57,7 @@ pub(super) fn accept(
     poll_set: &mut PollSet,
     output: &Output,
 ) {
-    let stream = match listener.socket.accept() {
+    let stream = match listener.socket().accept() {
         Ok((stream, _)) => stream,
         Err(error) => {
             if error.kind() != ErrorKind::WouldBlock {

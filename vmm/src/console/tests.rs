@@ -217,7 +217,10 @@ fn a_socket_path_is_ours_alone_or_refused() {
     drop(UnixListener::bind(&path).unwrap());
     let console = open().expect("a stale socket is replaced");
     let error = open().unwrap_err();
-    assert!(matches!(error, ConsoleError::SocketInUse { .. }));
+    assert!(matches!(
+        error,
+        ConsoleError::Socket(ListenError::InUse { .. })
+    ));
     assert!(UnixStream::connect(&path).is_ok(), "it was left alone");
     drop(console);
     assert!(!path.exists(), "ours is removed");
@@ -225,7 +228,7 @@ fn a_socket_path_is_ours_alone_or_refused() {
     fs::write(&path, b"precious").unwrap();
     assert!(matches!(
         open().unwrap_err(),
-        ConsoleError::NotASocket { .. }
+        ConsoleError::Socket(ListenError::NotASocket { .. })
     ));
     assert_eq!(fs::read(&path).unwrap(), b"precious");
     fs::remove_file(&path).unwrap();

@@ -42,7 +42,8 @@ fn lock<T>(transport: &Mutex<T>) -> MutexGuard<'_, T> {
     transport.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Disks, network interfaces and the entropy device, in this order, for this incarnation of the machine.
+/// Disks, network interfaces, the entropy device and the socket device, in this order, for this incarnation of
+/// the machine.
 ///
 /// # Errors
 ///
@@ -61,6 +62,9 @@ pub fn make(
     }
     if config.rng {
         devices.push(Box::new(Rng::new()));
+    }
+    if let Some(vsock) = resources.vsock(config)? {
+        devices.push(Box::new(vsock));
     }
     Ok(devices)
 }

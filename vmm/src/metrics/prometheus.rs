@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use virtio::devices::vsock::VsockCounts;
+
 use super::Metrics;
 
 /// All of `metrics`, each family with its help and type.
@@ -49,7 +51,53 @@ pub fn render(metrics: &Metrics) -> String {
             );
         }
     }
+    if let Some(vsock) = &metrics.vsock {
+        render_vsock(&mut text, &machine, vsock);
+    }
     text
+}
+
+/// A sample's further labels, and its value.
+type Sample = (&'static str, u64);
+
+fn render_vsock(text: &mut String, machine: &str, counts: &VsockCounts) {
+    let mut family = |name: &str, kind: &str, help: &str, samples: &[Sample]| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for (labels, value) in samples {
+            let _ = writeln!(text, "{name}{{machine=\"{machine}\"{labels}}} {value}");
+        }
+    };
+    family(
+        "cuddy_vsock_connections_total",
+        "counter",
+        "Connections of the socket device by what became of them.",
+        &[
+            (",outcome=\"opened\"", counts.opened),
+            (",outcome=\"refused\"", counts.refused),
+        ],
+    );
+    family(
+        "cuddy_vsock_open_connections",
+        "gauge",
+        "Connections of the socket device that there are.",
+        &[("", counts.open)],
+    );
+    family(
+        "cuddy_vsock_bytes_total",
+        "counter",
+        "Bytes through the socket device by direction.",
+        &[
+            (",direction=\"to_guest\"", counts.to_guest_bytes),
+            (",direction=\"from_guest\"", counts.from_guest_bytes),
+        ],
+    );
+    family(
+        "cuddy_vsock_dropped_packets_total",
+        "counter",
+        "Packets of the guest that were none of its own.",
+        &[("", counts.dropped)],
+    );
 }
 
 fn family(text: &mut String, name: &str, help: &str) {

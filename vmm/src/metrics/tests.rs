@@ -71,3 +71,30 @@ fn prometheus_gets_each_family_once_and_labels_that_it_can_read() {
         value.parse::<u64>().unwrap();
     }
 }
+
+#[test]
+fn a_socket_device_is_in_it_where_there_is_one() {
+    let mut metrics = counted().snapshot();
+    assert!(!metrics.to_prometheus().contains("vsock"));
+    metrics.vsock = Some(VsockCounts {
+        opened: 4,
+        refused: 3,
+        open: 2,
+        to_guest_bytes: 1000,
+        from_guest_bytes: 2000,
+        dropped: 1,
+    });
+    let text = metrics.to_prometheus();
+    let label = r#"machine="a \"box\"\\\n""#;
+    for line in [
+        "# TYPE cuddy_vsock_open_connections gauge".to_owned(),
+        format!("cuddy_vsock_connections_total{{{label},outcome=\"opened\"}} 4"),
+        format!("cuddy_vsock_connections_total{{{label},outcome=\"refused\"}} 3"),
+        format!("cuddy_vsock_open_connections{{{label}}} 2"),
+        format!("cuddy_vsock_bytes_total{{{label},direction=\"to_guest\"}} 1000"),
+        format!("cuddy_vsock_bytes_total{{{label},direction=\"from_guest\"}} 2000"),
+        format!("cuddy_vsock_dropped_packets_total{{{label}}} 1"),
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+    }
+}

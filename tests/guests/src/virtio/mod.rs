@@ -8,6 +8,7 @@ mod packed;
 pub mod pci;
 mod queue;
 mod transport;
+pub mod vsock;
 
 pub use queue::{Buffer, Descriptor, Layout, Queue, flag};
 pub use transport::{Device, Transport, device_id, feature, status};

@@ -42,6 +42,8 @@ pub mod device_id {
     pub const BLOCK: u32 = 2;
     /// Entropy source.
     pub const ENTROPY: u32 = 4;
+    /// Sockets.
+    pub const SOCKET: u32 = 19;
 }
 
 /// First vector that devices get.

@@ -122,7 +122,7 @@ fn cpus_and_devices_have_their_limits() {
         config.transport = transport;
         config.rng = true;
         config.net = (0..most).map(|index| net(&format!("tap{index}"))).collect();
-        assert_eq!(keys(&config), ["disk, net, rng"]);
+        assert_eq!(keys(&config), ["disk, net, rng, vsock"]);
         config.rng = false;
         assert_eq!(keys(&config), [""; 0]);
     }
@@ -148,4 +148,38 @@ fn devices_on_pci_are_not_announced_on_the_command_line() {
     assert_eq!(keys(&config), ["mmio-cmdline"]);
     config.transport = Transport::Mmio;
     assert_eq!(keys(&config), [""; 0]);
+}
+
+#[test]
+fn a_vsock_has_an_identifier_a_path_and_connections() {
+    let with = |vsock| {
+        let config = MachineConfig {
+            vsock: Some(vsock),
+            ..good()
+        };
+        match config.validate() {
+            Ok(()) => Vec::new(),
+            Err(problems) => problems.0.iter().map(ToString::to_string).collect(),
+        }
+    };
+    assert_eq!(with(VsockConfig::new(3, "vm.vsock")), [""; 0]);
+    assert_eq!(with(VsockConfig::new(3, "x".repeat(96))), [""; 0]);
+    let bad = VsockConfig {
+        connections: 1025,
+        ..VsockConfig::new(3, "")
+    };
+    assert_eq!(
+        with(bad),
+        [
+            "vsock: connections 1025 is out of range: use 1 to 1024",
+            "vsock: socket is empty: name a path",
+        ]
+    );
+    assert_eq!(
+        with(VsockConfig::new(2, "x".repeat(97))),
+        [
+            "vsock: cid 2 is reserved: use 3 to 4294967294",
+            "vsock: socket is 97 bytes long: use a path of at most 96, for ports come behind it",
+        ]
+    );
 }

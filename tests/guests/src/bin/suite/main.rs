@@ -19,6 +19,7 @@ mod smp;
 mod virtio_blk;
 mod virtio_net;
 mod virtio_rng;
+mod virtio_vsock;
 mod write_log;
 
 use runtime::Machine;
@@ -42,6 +43,7 @@ const TESTS: &[&[(&str, Test)]] = &[
     virtio_blk::TESTS,
     virtio_net::TESTS,
     virtio_rng::TESTS,
+    virtio_vsock::TESTS,
     write_log::TESTS,
 ];
 
