@@ -22,6 +22,7 @@ const DRIVERS: &[&str] = &[
     "virtio_rng",
     "pvpanic",
     "pvpanic_mmio",
+    "vmw_vsock_virtio_transport",
 ];
 
 /// The initrd for guests with `kernel`.

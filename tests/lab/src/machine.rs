@@ -31,6 +31,8 @@ pub struct MachineOptions {
     pub disks: Vec<String>,
     /// `--net` options.
     pub nets: Vec<String>,
+    /// `--vsock` option.
+    pub vsock: Option<String>,
     /// Further words, such as `--on-reboot restart`.
     pub more: Vec<&'static str>,
 }
@@ -48,6 +50,7 @@ impl MachineOptions {
             irqchip: "split",
             disks: Vec::new(),
             nets: Vec::new(),
+            vsock: None,
             more: Vec::new(),
         }
     }
@@ -70,6 +73,9 @@ impl MachineOptions {
         }
         for net in &self.nets {
             command.args(["--net", net]);
+        }
+        if let Some(vsock) = &self.vsock {
+            command.args(["--vsock", vsock]);
         }
         command.args(&self.more);
         command

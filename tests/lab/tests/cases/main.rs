@@ -20,6 +20,7 @@ mod systemd;
 mod tap;
 mod tools;
 mod transfer;
+mod vsock;
 
 /// The lab itself, or the host: without a KVM no other case can pass.
 #[test]

@@ -41,7 +41,7 @@ pub(crate) fn both_ways(console: &mut Console, host: &str, length: usize) {
 }
 
 /// Bytes without a pattern that a lost or repeated segment could hide in.
-fn content(length: usize) -> Vec<u8> {
+pub(crate) fn content(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length);
     while bytes.len() < length {
@@ -54,7 +54,7 @@ fn content(length: usize) -> Vec<u8> {
     bytes
 }
 
-fn sum(bytes: &[u8]) -> String {
+pub(crate) fn sum(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
