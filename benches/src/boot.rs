@@ -31,7 +31,7 @@ pub(crate) fn measure(programs: &Programs, rounds: usize) -> Result<(), Failure>
         [ELF, UNPACKED_BY_HOST, UNPACKED_BY_GUEST].map(|name| (name, Samples::default()));
     let runner = match place {
         Place::Host => Runner::Host(Assets::prepare(&programs.cache)?),
-        Place::Lab => Runner::Lab(Lab::prepare(&programs.cache, &programs.cuddy, None)?),
+        Place::Lab => Runner::Lab(Lab::prepare(&programs.cache, &programs.cuddy, &[])?),
     };
     for _ in 0..rounds {
         for (name, samples) in &mut rows {
