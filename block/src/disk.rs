@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use crate::host::{self, DirectAlignment};
 use crate::iopoll::{self, IoPoll, PollLimits};
-use crate::lock::{self, LockOutcome};
+use crate::lock::{self, LockOutcome, LockedFile};
 use crate::qcow2::{self, Qcow2Image};
 use crate::{Engine, EngineKind, OpenError, ResizeError, SECTOR_BYTES};
 
@@ -62,6 +62,9 @@ pub struct DiskOptions {
     pub iopoll: IoPoll,
     /// Lock the image: against everybody when it is writable, else against writers.
     pub lock: bool,
+    /// The name or number of an internal snapshot of a qcow2 image, which is then the disk, for reading
+    /// alone.
+    pub snapshot: Option<String>,
 }
 
 impl DiskOptions {
@@ -74,6 +77,7 @@ impl DiskOptions {
             format: ImageFormat::default(),
             iopoll: IoPoll::default(),
             lock: true,
+            snapshot: None,
         }
     }
 }
@@ -107,9 +111,6 @@ pub(crate) struct Image {
     pub path: PathBuf,
     /// Uses the page cache.
     pub file: File,
-    /// Holds the lock: another description of the same file, which no engine uses. The kernel gives up a
-    /// description that was registered with io_uring only some time after the process has ended.
-    _lock: Option<File>,
     /// Bypasses the page cache.
     pub direct: Option<DirectFile>,
     /// The transfers past the page cache whose completions are polled for.
@@ -128,6 +129,10 @@ pub(crate) struct Image {
     pub lost: AtomicI32,
     topology: Topology,
     can_discard: bool,
+    /// Holds the lock: another description of the same file, which no engine uses. The kernel gives up a
+    /// description that was registered with io_uring only some time after the process has ended. The last
+    /// of all: an image writes what is left when it is closed.
+    _lock: Option<LockedFile>,
 }
 
 /// The same file, opened with O_DIRECT.
@@ -156,10 +161,16 @@ impl Disk {
             true => Some(take_lock(&file, options)?),
             false => None,
         };
+        if options.snapshot.is_some() && !options.readonly {
+            return Err(OpenError::SnapshotIsReadOnly { path: path.clone() });
+        }
         // Behind the lock: before, another writer may have changed it.
         let metadata_now = file.metadata().map_err(host("look at it"))?;
         let qcow2 = match is_qcow2(&file, options)? {
             true => Some(open_qcow2(options)?),
+            false if options.snapshot.is_some() => {
+                return Err(OpenError::SnapshotIsReadOnly { path: path.clone() });
+            }
             false => None,
         };
         let size_bytes = match &qcow2 {
@@ -346,12 +357,10 @@ fn is_qcow2(file: &File, options: &DiskOptions) -> Result<bool, OpenError> {
 }
 
 fn open_qcow2(options: &DiskOptions) -> Result<Qcow2Image, OpenError> {
-    Qcow2Image::open(&options.path, options.readonly, options.cache, options.lock).map_err(
-        |source| OpenError::Qcow2 {
-            path: options.path.clone(),
-            source,
-        },
-    )
+    Qcow2Image::open(options).map_err(|source| OpenError::Qcow2 {
+        path: options.path.clone(),
+        source,
+    })
 }
 
 fn open_error(options: &DiskOptions, error: io::Error) -> OpenError {
@@ -371,11 +380,11 @@ fn open_error(options: &DiskOptions, error: io::Error) -> OpenError {
 }
 
 /// Opens the same file again and locks that.
-fn take_lock(file: &File, options: &DiskOptions) -> Result<File, OpenError> {
+fn take_lock(file: &File, options: &DiskOptions) -> Result<LockedFile, OpenError> {
     let again = open_again(file, options, 0)?;
     let path = options.path.clone();
     match lock::lock(&again, options.readonly) {
-        LockOutcome::Held => Ok(again),
+        LockOutcome::Held => Ok(LockedFile::new(again)),
         LockOutcome::Taken => Err(OpenError::Locked { path }),
         LockOutcome::Unavailable(source) => Err(OpenError::CannotLock { path, source }),
     }

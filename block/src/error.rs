@@ -14,6 +14,12 @@ pub enum OpenError {
         /// The path.
         path: PathBuf,
     },
+    /// A snapshot of an image is the disk, and could be written to.
+    #[error("{}: a snapshot is for reading alone, and of a qcow2 image: add format=qcow2,readonly=on", path.display())]
+    SnapshotIsReadOnly {
+        /// The path.
+        path: PathBuf,
+    },
     /// The path is a directory.
     #[error("{}: this is a directory; give a raw image or a block device", path.display())]
     Directory {
@@ -81,7 +87,7 @@ pub enum OpenError {
         source: PollRefused,
     },
     /// The image, or one that it refers to, is damaged, missing, locked, or uses what is not supported.
-    #[error("{}: cannot use it as a qcow2 image: {source}; look at it with `qemu-img check` and `qemu-img info`", path.display())]
+    #[error("{}: cannot use it as a qcow2 image: {source}; look at it with `cuddy image check` and `cuddy image info`", path.display())]
     Qcow2 {
         /// The path.
         path: PathBuf,

@@ -3,6 +3,7 @@
 //! Nothing of this is on a machine's way: it works on the calling thread and allocates as it likes.
 
 mod header;
+mod maintenance;
 mod nameless;
 
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +20,10 @@ use crate::{
     ResizeError, SECTOR_BYTES, host, qcow2,
 };
 use header::Header;
+pub use maintenance::{
+    CheckReport, ImageFlaw, Repair, Snapshot, apply_snapshot, check, create_snapshot,
+    delete_snapshot, snapshots,
+};
 use nameless::Nameless;
 
 /// Bytes that are copied at a time; what is zero in all of them is left out.
@@ -127,7 +132,7 @@ pub struct Qcow2Info {
     pub snapshots: u32,
     /// Reference counts are written late.
     pub lazy_refcounts: bool,
-    /// Reference counts may be wrong: it was not closed.
+    /// Reference counts may be wrong: it is in use, or was not closed.
     pub dirty: bool,
     /// It is damaged, and said so itself.
     pub corrupt: bool,
@@ -139,7 +144,7 @@ pub struct Qcow2Info {
 ///
 /// [`ImageError`]; there is then nothing at `path` that was not there before.
 pub fn create(path: &Path, options: &CreateOptions) -> Result<(), ImageError> {
-    check(path, options)?;
+    check_options(path, options)?;
     let backing_bytes = match &options.backing {
         Some((name, format)) => {
             let place = path.parent().unwrap_or(Path::new("")).join(name);
@@ -170,7 +175,7 @@ pub fn create(path: &Path, options: &CreateOptions) -> Result<(), ImageError> {
 }
 
 /// Refuses what the format does not have.
-fn check(path: &Path, options: &CreateOptions) -> Result<(), ImageError> {
+fn check_options(path: &Path, options: &CreateOptions) -> Result<(), ImageError> {
     let is_qcow2 = options.format == ImageFormat::Qcow2;
     if !is_qcow2 && (options.backing.is_some() || options.cluster_bytes.is_some()) {
         let what = match options.backing {
@@ -257,14 +262,37 @@ pub fn convert(
     target: &Path,
     target_options: &CreateOptions,
 ) -> Result<u64, ImageError> {
-    let from = open(source, source_format, true)?;
+    copy_of(&open(source, source_format, true)?, target, target_options)
+}
+
+/// As [`convert`], with the disk that an internal snapshot of the qcow2 image in `source` is.
+///
+/// # Errors
+///
+/// [`ImageError`]; there is then nothing at `target` that was not there before.
+pub fn convert_snapshot(
+    source: &Path,
+    snapshot: &str,
+    target: &Path,
+    target_options: &CreateOptions,
+) -> Result<u64, ImageError> {
+    let options = DiskOptions {
+        format: ImageFormat::Qcow2,
+        readonly: true,
+        snapshot: Some(snapshot.to_owned()),
+        ..DiskOptions::new(source)
+    };
+    copy_of(&Disk::open(&options)?, target, target_options)
+}
+
+fn copy_of(from: &Disk, target: &Path, target_options: &CreateOptions) -> Result<u64, ImageError> {
     let size_bytes = from.sectors().saturating_mul(SECTOR_BYTES);
     let options = CreateOptions {
         size_bytes: Some(size_bytes),
         backing: None,
         ..target_options.clone()
     };
-    check(target, &options)?;
+    check_options(target, &options)?;
     if target.exists() {
         return Err(ImageError::Exists {
             path: target.to_owned(),
@@ -273,8 +301,8 @@ pub fn convert(
     // Under its own name when it is complete: half a copy looks like a whole one. Best without a name until
     // then, so that nothing is left of it when this process is killed.
     match Nameless::new(target) {
-        Some(copy) => copy.write(&from, target, size_bytes, &options),
-        None => write_under_another_name(&from, target, size_bytes, &options),
+        Some(copy) => copy.write(from, target, size_bytes, &options),
+        None => write_under_another_name(from, target, size_bytes, &options),
     }?;
     Ok(size_bytes)
 }

@@ -18,14 +18,44 @@ pub(crate) enum LockOutcome {
     Unavailable(io::Error),
 }
 
+/// A locked file, unlocked when it is dropped, whoever has a copy of its descriptor: a process that is being
+/// started has all of them for a moment.
+#[derive(Debug)]
+pub(crate) struct LockedFile(File);
+
+impl LockedFile {
+    /// A file on which [`lock`] was successful.
+    pub(crate) fn new(file: File) -> Self {
+        Self(file)
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // Closing it does the same, a little later.
+        let _unlocked_when_closed = set(&self.0, libc::F_UNLCK);
+    }
+}
+
 /// Locks `file` without waiting: shared when `shared`, else exclusively.
 pub(crate) fn lock(file: &File, shared: bool) -> LockOutcome {
-    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
+    let error = match set(file, if shared { libc::F_RDLCK } else { libc::F_WRLCK }) {
+        Ok(()) => return LockOutcome::Held,
+        Err(error) => error,
+    };
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => LockOutcome::Taken,
+        _ => LockOutcome::Unavailable(error),
+    }
+}
+
+/// Sets a lock of this kind on the whole file.
+fn set(file: &File, kind: libc::c_int) -> io::Result<()> {
     let (Ok(kind), Ok(whence)) = (
         libc::c_short::try_from(kind),
         libc::c_short::try_from(libc::SEEK_SET),
     ) else {
-        return LockOutcome::Unavailable(io::ErrorKind::Unsupported.into());
+        return Err(io::ErrorKind::Unsupported.into());
     };
     let whole_file = libc::flock {
         l_type: kind,
@@ -37,12 +67,8 @@ pub(crate) fn lock(file: &File, shared: bool) -> LockOutcome {
     };
     // SAFETY: the file is open, and fcntl only reads the structure, which lives until it returns.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole_file) };
-    if result == 0 {
-        return LockOutcome::Held;
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => LockOutcome::Taken,
-        _ => LockOutcome::Unavailable(error),
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }

@@ -1,9 +1,12 @@
 //! qcow2 images (QEMU, docs/interop/qcow2.txt), by `imago`.
 //!
-//! The library reads and writes the format, with backing chains, external data files and zlib-compressed
-//! clusters, and refuses images whose incompatible features it does not know: those marked corrupt or dirty,
-//! and those compressed with zstd. Here is what a machine needs around it:
+//! The library reads and writes the format, with backing chains and zlib-compressed clusters, and refuses
+//! images whose incompatible features it does not know. Here is what a machine needs around it:
 //!
+//! - An image is marked as not closed from the first request on that may change its tables until it is
+//!   closed. One that was not closed is mended before it is written to: a machine that was killed leaves
+//!   clusters that it had taken and not used, and a host that crashed may leave wrong reference counts.
+//! - Clusters compressed with zstd are read here. A snapshot is shown to the library as the disk.
 //! - Guest memory is copied to and from memory of this process: the library works with slices of bytes,
 //!   which must not change under it.
 //! - The files of a chain are locked: backing files against writers, for as long as the image is open. A
@@ -14,26 +17,47 @@
 //! it ([`Qcow2Image::hold`]) and transfers there as with a raw disk. All others are carried out on the threads of an
 //! engine, several at a time.
 
+mod bitmaps;
+mod check;
+mod compressed;
+mod copied;
+mod entry;
+mod findings;
+mod header;
+mod image_file;
+mod medium;
 mod preflight;
+mod rebuild;
+mod refcounts;
+mod snapshot_table;
+pub(crate) mod snapshots;
+mod usage;
+mod walk;
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use imago::file::File as Storage;
-use imago::format::PreallocateMode;
 use imago::format::gate::ImplicitOpenGate;
+use imago::format::{Format, PreallocateMode};
 use imago::qcow2::Qcow2;
 use imago::{FormatAccess, FormatDriverBuilder, ShallowMapping, Storage as _, StorageOpenOptions};
 
-use crate::CacheMode;
-use crate::lock::{self, LockOutcome};
+use crate::image::Repair;
+use crate::lock::{self, LockOutcome, LockedFile};
+use crate::{CacheMode, DiskOptions};
+use compressed::{ZstdClusters, ZstdImage};
+use header::{Header, L1Table};
+use image_file::ImageFile;
+use medium::Medium;
+
+pub(crate) use check::check;
 
 /// First bytes of an image.
 const MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -45,7 +69,18 @@ const HOLD_CHECK: Duration = Duration::from_micros(50);
 /// An open image.
 #[derive(Debug)]
 pub(crate) struct Qcow2Image {
-    access: RwLock<FormatAccess<Storage>>,
+    access: RwLock<FormatAccess<ImageFile>>,
+    /// Its own file, which the library has too.
+    file: ImageFile,
+    size_bytes: AtomicU64,
+    cluster_bytes: u64,
+    /// It may have clusters that the library cannot read, and is not to write to.
+    has_zstd: bool,
+    /// It is marked as not closed, and by whom it is being marked.
+    is_marked: AtomicBool,
+    marking: Mutex<()>,
+    /// Something was not written: it is not closed by being dropped.
+    has_failed: AtomicBool,
     /// Transfers that go on at places that `hold` gave.
     held: AtomicUsize,
     /// Clears the data of a backing file that is shorter.
@@ -53,7 +88,7 @@ pub(crate) struct Qcow2Image {
     /// A flush reaches the file and not the disk.
     is_unsafe: bool,
     /// Locks of the files behind the image.
-    _locks: Vec<File>,
+    _locks: Vec<LockedFile>,
 }
 
 /// Whether `file` begins as a qcow2 image does.
@@ -68,39 +103,55 @@ pub(crate) fn has_magic(file: &File) -> io::Result<bool> {
 }
 
 impl Qcow2Image {
-    /// Opens the image at `path` and all that it refers to. Its own lock is the caller's business.
-    pub(crate) fn open(
-        path: &Path,
-        readonly: bool,
-        cache: CacheMode,
-        locks: bool,
-    ) -> io::Result<Self> {
+    /// Opens the image that `options` say, and all that it refers to. Its own lock is the caller's business.
+    pub(crate) fn open(options: &DiskOptions) -> io::Result<Self> {
+        let (path, writable) = (&options.path, !options.readonly);
         let held = Rc::new(RefCell::new(Vec::new()));
-        let gate = Gate {
-            locks: locks.then(|| Rc::clone(&held)),
+        let mut gate = Gate {
+            locks: options.lock.then(|| Rc::clone(&held)),
             depth: 0,
+            opened: None,
         };
-        preflight::check(&File::open(path)?, !readonly)?;
-        let storage_options = StorageOpenOptions::new().direct(cache.is_direct());
+        if writable {
+            mend_if_not_closed(path)?;
+        }
+        let file = File::open(path)?;
+        preflight::check(&file, writable)?;
+        let snapshot = match &options.snapshot {
+            Some(name) => Some(snapshots::find(&file, name)?),
+            None => None,
+        };
+        let storage_options = StorageOpenOptions::new().direct(options.cache.is_direct());
         // An explicit storage object, not a path: the gate is for what the image refers to.
-        let own = storage_options.clone().filename(path).write(!readonly);
-        let image = Qcow2::<Storage>::builder(Storage::open(own)?)
+        let own = ImageFile::open(storage_options.clone().filename(path).write(writable))?;
+        let shown = show(&own, &file, writable, snapshot)?;
+        let builder = Qcow2::<ImageFile>::builder(own.clone())
             .storage_open_options(storage_options)
-            .write(!readonly)
-            .open(gate)?;
+            .write(writable);
+        let image = builder.open(gate.next()?)?;
         let has_backing = image.implicit_backing_file().is_some();
+        let has_zstd = shown.zstd.is_some();
+        let access = access(image, shown.zstd);
+        let size_bytes = shown.size_bytes.unwrap_or_else(|| access.size());
         Ok(Self {
-            access: RwLock::new(FormatAccess::new(image)),
+            file: own,
+            size_bytes: AtomicU64::new(size_bytes),
+            cluster_bytes: shown.cluster_bytes,
+            has_zstd,
+            is_marked: AtomicBool::new(false),
+            marking: Mutex::new(()),
+            has_failed: AtomicBool::new(false),
+            access: RwLock::new(access),
             held: AtomicUsize::new(0),
             has_backing,
-            is_unsafe: cache == CacheMode::Unsafe,
+            is_unsafe: options.cache == CacheMode::Unsafe,
             _locks: held.take(),
         })
     }
 
     /// Size of the disk in bytes.
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.shared().size()
+        self.size_bytes.load(Ordering::Acquire)
     }
 
     pub(crate) fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
@@ -108,7 +159,20 @@ impl Qcow2Image {
     }
 
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.shared().write(bytes, offset)
+        self.noted(self.try_write(bytes, offset))
+    }
+
+    fn try_write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.mark()?;
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let access = self.shared();
+        if !self.has_zstd_at(&access, offset, length)? {
+            return access.write(bytes, offset);
+        }
+        drop(access);
+        let access = self.exclusive();
+        self.unpack_edges(&access, offset, length)?;
+        access.write(bytes, offset)
     }
 
     /// Where in the image's own file the `length` bytes from `offset` on are, if they are there in one piece
@@ -140,6 +204,10 @@ impl Qcow2Image {
 
     /// What was written is in the files, and on the disk where flushes mean that.
     pub(crate) fn flush(&self) -> io::Result<()> {
+        self.noted(self.try_flush())
+    }
+
+    fn try_flush(&self) -> io::Result<()> {
         let access = self.shared();
         access.flush()?;
         if self.is_unsafe {
@@ -150,36 +218,157 @@ impl Qcow2Image {
 
     /// Gives back clusters that lie in the range; the rest stays as it is.
     pub(crate) fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.noted(self.try_discard(offset, length))
+    }
+
+    fn try_discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.mark()?;
+        let mut access = self.exclusive();
+        self.unpack_edges(&access, offset, length)?;
         // To zeros, so that nothing of a backing file comes to light.
-        self.exclusive().discard_to_zero(offset, length)
+        access.discard_to_zero(offset, length)
     }
 
     pub(crate) fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> io::Result<()> {
-        if may_unmap {
-            return self.discard(offset, length);
+        match may_unmap {
+            true => self.discard(offset, length),
+            false => self.noted(self.try_write_zeroes(offset, length)),
         }
-        self.shared().write_zeroes(offset, length)
+    }
+
+    fn try_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.mark()?;
+        let access = self.shared();
+        if !self.has_zstd_at(&access, offset, length)? {
+            return access.write_zeroes(offset, length);
+        }
+        drop(access);
+        let access = self.exclusive();
+        self.unpack_edges(&access, offset, length)?;
+        access.write_zeroes(offset, length)
     }
 
     /// Makes the disk larger.
     pub(crate) fn grow(&self, size_bytes: u64) -> io::Result<()> {
+        self.noted(self.try_grow(size_bytes))
+    }
+
+    fn try_grow(&self, size_bytes: u64) -> io::Result<()> {
+        self.mark()?;
         // What lies beyond the end of a shorter disk must not be its backing file's.
         let fill = match self.has_backing {
             true => PreallocateMode::Zero,
             false => PreallocateMode::None,
         };
         let access = self.exclusive();
-        access.resize_grow(size_bytes, fill)?;
+        let (before, shown) = (self.size_bytes(), access.size());
+        if before < shown {
+            // The rest of the last cluster, which the library sees as a part of the disk.
+            let rest = shown.min(size_bytes).saturating_sub(before);
+            self.unpack_edges(&access, before, rest)?;
+            let zeros = vec![0; usize::try_from(rest).map_err(io::Error::other)?];
+            access.write(&zeros[..], before)?;
+        }
+        let to_show = match self.has_zstd {
+            true => size_bytes
+                .checked_next_multiple_of(self.cluster_bytes)
+                .unwrap_or(size_bytes),
+            false => size_bytes,
+        };
+        self.file.set_size(size_bytes);
+        let grown = match to_show > shown {
+            true => access.resize_grow(to_show, fill),
+            false => self.file.write_size(),
+        };
+        if let Err(error) = grown {
+            self.file.set_size(before);
+            return Err(error);
+        }
+        self.size_bytes.store(size_bytes, Ordering::Release);
         access.flush()?;
         access.sync()
     }
 
-    fn shared(&self) -> RwLockReadGuard<'_, FormatAccess<Storage>> {
+    /// Before something may change tables, the file says that it is not closed, and the disk too.
+    fn mark(&self) -> io::Result<()> {
+        if self.is_marked.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _others_wait = self.marking.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_marked.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.file.set_dirty(true)?;
+        if !self.is_unsafe {
+            self.file.sync()?;
+        }
+        self.is_marked.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes note of what the host refused: clusters may be lost then, and what was written.
+    fn noted(&self, result: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::Unsupported
+        {
+            self.has_failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// Writes all that is to be written, and says that the image is closed.
+    fn close(&self) -> io::Result<()> {
+        self.flush()?;
+        self.file.set_dirty(false)
+    }
+
+    /// Whether some of the range is compressed in a way that the library does not know.
+    fn has_zstd_at(
+        &self,
+        access: &FormatAccess<ImageFile>,
+        mut offset: u64,
+        length: u64,
+    ) -> io::Result<bool> {
+        let end = offset.saturating_add(length);
+        while self.has_zstd && offset < end {
+            let (mapping, here) = access.get_shallow_mapping(offset, end.saturating_sub(offset))?;
+            match mapping {
+                ShallowMapping::Special { .. } => return Ok(true),
+                _ if here == 0 => break,
+                _ => offset = offset.saturating_add(here),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Has the first and the last cluster of a range, where it covers them in part, written as they are: the
+    /// library would have to unpack them, and cannot. Nobody reads meanwhile.
+    fn unpack_edges(
+        &self,
+        access: &FormatAccess<ImageFile>,
+        offset: u64,
+        length: u64,
+    ) -> io::Result<()> {
+        let inside = self.cluster_bytes.wrapping_sub(1);
+        let end = offset.saturating_add(length);
+        for edge in [offset, end] {
+            let cluster = edge & !inside;
+            if edge == cluster || !self.has_zstd_at(access, cluster, self.cluster_bytes)? {
+                continue;
+            }
+            let mut bytes = vec![0; usize::try_from(self.cluster_bytes).map_err(io::Error::other)?];
+            access.read(&mut bytes[..], cluster)?;
+            access.write(&bytes[..], cluster)?;
+        }
+        Ok(())
+    }
+
+    fn shared(&self) -> RwLockReadGuard<'_, FormatAccess<ImageFile>> {
         self.access.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Not for a thread that has an engine: transfers end when their engines look at them.
-    fn exclusive(&self) -> RwLockWriteGuard<'_, FormatAccess<Storage>> {
+    fn exclusive(&self) -> RwLockWriteGuard<'_, FormatAccess<ImageFile>> {
         let access = self.access.write().unwrap_or_else(PoisonError::into_inner);
         // No other can begin now.
         while self.held.load(Ordering::Acquire) > 0 {
@@ -189,32 +378,125 @@ impl Qcow2Image {
     }
 }
 
+impl Drop for Qcow2Image {
+    fn drop(&mut self) {
+        if self.is_marked.load(Ordering::Acquire)
+            && !self.has_failed.load(Ordering::Acquire)
+            && let Err(error) = self.close()
+        {
+            // Whoever opens it next looks after it.
+            tracing::error!("{}: the image cannot be closed: {error}", self.file);
+        }
+    }
+}
+
+/// Mends the image, which is locked, if whoever had it last did not close it.
+fn mend_if_not_closed(path: &Path) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    // What is wrong with a header that cannot be read, or with a damaged image, is told by who opens it.
+    let header = Header::read(&Medium::new(&file)?);
+    if !header.is_ok_and(|header| header.is_dirty() && !header.is_corrupt()) {
+        return Ok(());
+    }
+    let started = Instant::now();
+    let report = check(&file, Repair::All)?;
+    if report.is_dirty {
+        return Err(io::Error::other(
+            "it was not closed, and is damaged: `cuddy image check` says what is wrong",
+        ));
+    }
+    tracing::info!(disk = %path.display(), "the image was not closed: {} lost clusters given back and {} reference counts or flags mended in {} ms",
+        report.mended_leaks, report.mended_errors, started.elapsed().as_millis());
+    Ok(())
+}
+
+/// What the library is not told of an image.
+struct Shown {
+    zstd: Option<ZstdClusters>,
+    /// `None` where the library knows it.
+    size_bytes: Option<u64>,
+    cluster_bytes: u64,
+}
+
+/// Has the library see the image that is in both files as one that it knows.
+fn show(
+    image: &ImageFile,
+    file: &File,
+    writable: bool,
+    snapshot: Option<(L1Table, u64)>,
+) -> io::Result<Shown> {
+    // The library says what is wrong with a header that cannot be read.
+    let Ok(header) = Header::read(&Medium::new(file)?) else {
+        return Ok(Shown {
+            zstd: None,
+            size_bytes: None,
+            cluster_bytes: 1,
+        });
+    };
+    image.show(&header, writable, snapshot);
+    let l1 = snapshot.map_or(header.l1, |(l1, _)| l1);
+    let size_bytes = snapshot.map_or(header.size_bytes, |(_, size_bytes)| size_bytes);
+    Ok(Shown {
+        zstd: ZstdClusters::of(file, &header, l1)?,
+        size_bytes: Some(size_bytes),
+        cluster_bytes: header.cluster_bytes(),
+    })
+}
+
+/// The format with what it may need to be read.
+fn access<D>(image: D, zstd: Option<ZstdClusters>) -> FormatAccess<ImageFile>
+where
+    D: imago::format::drivers::FormatDriverInstance<Storage = ImageFile>,
+{
+    match zstd {
+        Some(clusters) => FormatAccess::new(ZstdImage {
+            inner: image,
+            clusters,
+        }),
+        None => FormatAccess::new(image),
+    }
+}
+
 /// Opens what an image refers to.
 struct Gate {
     /// Where the locks go; `None` where none are wanted.
-    locks: Option<Rc<RefCell<Vec<File>>>>,
+    locks: Option<Rc<RefCell<Vec<LockedFile>>>>,
     depth: usize,
+    /// The file opened last: it is not known yet what it is.
+    opened: Option<(ImageFile, File)>,
 }
 
-impl ImplicitOpenGate<Storage> for Gate {
-    fn open_format<F: FormatDriverBuilder<Storage>>(
+impl Gate {
+    /// The gate of the next image in the chain.
+    fn next(&mut self) -> io::Result<Self> {
+        Ok(Self {
+            locks: self.locks.clone(),
+            depth: self.depth.saturating_add(1),
+            opened: None,
+        })
+    }
+}
+
+impl ImplicitOpenGate<ImageFile> for Gate {
+    fn open_format<F: FormatDriverBuilder<ImageFile>>(
         &mut self,
         builder: F,
-    ) -> io::Result<FormatAccess<Storage>> {
-        let depth = self.depth.saturating_add(1);
-        if depth > CHAIN_MAX {
+    ) -> io::Result<FormatAccess<ImageFile>> {
+        if self.depth > CHAIN_MAX {
             return Err(io::Error::other(
                 "the backing files are more than 64, or a loop",
             ));
         }
-        let gate = Self {
-            locks: self.locks.clone(),
-            depth,
+        let zstd = match self.opened.take() {
+            Some((image, file)) if F::FORMAT == Format::Qcow2 => {
+                show(&image, &file, false, None)?.zstd
+            }
+            _ => None,
         };
-        Ok(FormatAccess::new(builder.open(gate)?))
+        Ok(access(builder.open(self.next()?)?, zstd))
     }
 
-    fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<Storage> {
+    fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<ImageFile> {
         // Backing files are read. What is to be written is an external data file, whose name an image that
         // is not trusted chooses.
         if options.get_writable() {
@@ -222,19 +504,23 @@ impl ImplicitOpenGate<Storage> for Gate {
                 "it keeps its data in another file, which is not supported: convert it",
             ));
         }
-        if let Some(path) = options.get_filename() {
-            preflight::check(&File::open(path)?, false)?;
-        }
-        if let (Some(locks), Some(path)) = (&self.locks, options.get_filename()) {
-            let file = File::open(path)?;
+        let Some(path) = options.get_filename().map(Path::to_owned) else {
+            return ImageFile::open(options);
+        };
+        let file = File::open(&path)?;
+        preflight::check(&file, false)?;
+        if let Some(locks) = &self.locks {
+            let file = File::open(&path)?;
             match lock::lock(&file, true) {
-                LockOutcome::Held => locks.borrow_mut().push(file),
+                LockOutcome::Held => locks.borrow_mut().push(LockedFile::new(file)),
                 LockOutcome::Taken => {
                     return Err(io::Error::other("another machine is writing to it"));
                 }
                 LockOutcome::Unavailable(error) => return Err(error),
             }
         }
-        Storage::open(options)
+        let image = ImageFile::open(options)?;
+        self.opened = Some((image.clone(), file));
+        Ok(image)
     }
 }

@@ -3,6 +3,15 @@
 //!
 //! `qemu-img` is the one in the path, or else one that is fetched with apt and unpacked beside the build.
 
+#[path = "qcow2/check.rs"]
+mod check;
+#[path = "qcow2/compressed.rs"]
+mod compressed;
+#[path = "qcow2/not_closed.rs"]
+mod not_closed;
+#[path = "qcow2/snapshots.rs"]
+mod snapshots;
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +25,8 @@ use tempfile::TempDir;
 
 const MIB: usize = 1 << 20;
 const SIZE: usize = 3 * MIB + 512;
+/// Where nothing waits for a disk.
+const MEMORY: &str = "/dev/shm";
 
 /// The program, with the folder that its libraries may need.
 fn qemu_img() -> &'static (PathBuf, Option<PathBuf>) {
@@ -509,8 +520,8 @@ fn what_is_damaged_or_unknown_is_refused_in_one_line() {
         );
         text
     };
-    // Bits of the incompatible features, at byte 72: dirty and corrupt.
-    for bit in [1_u8, 2] {
+    // Bits of the incompatible features, at byte 72: corrupt, and one that nobody knows.
+    for bit in [2_u8, 1 << 6] {
         qemu(folder.path(), "create -f qcow2 disk.qcow2 1M");
         let file = File::options().write(true).open(&path).unwrap();
         file.write_all_at(&[bit], 79).unwrap();
@@ -520,6 +531,8 @@ fn what_is_damaged_or_unknown_is_refused_in_one_line() {
         folder.path(),
         "create -f qcow2 -o compression_type=zstd disk.qcow2 1M",
     );
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[2], 104).unwrap();
     assert!(message(&options(path.clone())).contains("compression type"));
     // A chain without an end.
     qemu(

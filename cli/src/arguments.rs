@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use choice::Choice;
-pub use image::{Image, ImageCommand};
+pub use image::{Image, ImageCommand, OneSnapshot, RepairName, SnapshotCommand};
 pub use run_options::RunOptions;
 
 use crate::exit_status;

@@ -20,8 +20,8 @@ macro_rules! help_text {
         "Exit status:
   0      the guest turned its power off or reset, or the escape key was pressed
   1      the host failed, or 'cuddy check' found that no machine can start
-  2      bad usage or configuration
-  3      the guest crashed
+  2      bad usage or configuration, or 'cuddy image check' found damage
+  3      the guest crashed, or 'cuddy image check' found lost space and no damage
   128+N  signal N ended the machine: 129 hang-up, 130 interrupt, 131 quit, 143 termination"
     };
 }

@@ -1,4 +1,7 @@
-//! `cuddy image`: disk images, made, described, copied and enlarged.
+//! `cuddy image`: disk images, made, described, copied, enlarged and looked after.
+
+mod check;
+mod snapshot;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -23,18 +26,18 @@ pub fn image(command: ImageCommand) -> ExitCode {
         return exit_status::misconfigured(&[problem]);
     }
     match carry_out(command) {
-        Ok(text) => {
+        Ok((text, status)) => {
             // Whoever closed the pipe has read enough.
             let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+            ExitCode::from(status)
         }
         Err(error) => exit_status::fail(error, exit_status::HOST),
     }
 }
 
-/// Returns what is to be printed.
-fn carry_out(command: ImageCommand) -> Result<String, ImageError> {
-    match command {
+/// Returns what is to be printed, and the exit status.
+fn carry_out(command: ImageCommand) -> Result<(String, u8), ImageError> {
+    let text = match command {
         ImageCommand::Create {
             path,
             size,
@@ -50,21 +53,22 @@ fn carry_out(command: ImageCommand) -> Result<String, ImageError> {
                 backing: backing.zip(backing_format.map(ImageFormat::from)),
             };
             image::create(&path, &options)?;
-            Ok(String::new())
+            String::new()
         }
         ImageCommand::Info { path, format, json } => {
             let info = image::info(&path, format.into())?;
-            Ok(if json {
+            if json {
                 describe_as_json(&info)
             } else {
                 describe(&path, &info)
-            })
+            }
         }
         ImageCommand::Convert {
             source,
             target,
             from,
             to,
+            snapshot,
             cluster_size,
         } => {
             let options = CreateOptions {
@@ -72,14 +76,20 @@ fn carry_out(command: ImageCommand) -> Result<String, ImageError> {
                 cluster_bytes: cluster_size.map(|size| size.0),
                 ..CreateOptions::default()
             };
-            image::convert(&source, from.into(), &target, &options)?;
-            Ok(String::new())
+            match snapshot {
+                Some(name) => image::convert_snapshot(&source, &name, &target, &options)?,
+                None => image::convert(&source, from.into(), &target, &options)?,
+            };
+            String::new()
         }
+        ImageCommand::Check { path, repair, json } => return check::check(&path, repair, json),
+        ImageCommand::Snapshot { command } => snapshot::carry_out(command)?,
         ImageCommand::Resize { path, size, format } => {
             image::resize(&path, format.into(), size.0)?;
-            Ok(String::new())
+            String::new()
         }
-    }
+    };
+    Ok((text, 0))
 }
 
 fn format_name(format: ImageFormat) -> &'static str {
@@ -108,7 +118,10 @@ fn describe(path: &Path, info: &ImageInfo) -> String {
         lines.push(("snapshots", head.snapshots.to_string()));
         for (holds, what) in [
             (head.lazy_refcounts, "lazy reference counts"),
-            (head.dirty, "not closed: reference counts may be wrong"),
+            (
+                head.dirty,
+                "in use, or not closed: reference counts may be wrong",
+            ),
             (head.corrupt, "damaged"),
         ] {
             if holds {

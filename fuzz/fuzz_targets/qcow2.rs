@@ -1,5 +1,6 @@
 //! qcow2 images with any contents: opened or refused, and then read, written, discarded and flushed by a
-//! guest. Nothing outside the image is touched, in bounded time and memory.
+//! guest; checked, mended, and given a snapshot. What was found sound stays so. Nothing outside the image is
+//! touched, in bounded time and memory.
 //!
 //! An input is the requests, [`REQUEST_BYTES`] for each of [`REQUESTS`], and then the image.
 #![no_main]
@@ -7,13 +8,17 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::Path;
 
+use block::image::{self, Repair};
 use block::{CacheMode, Disk, DiskOptions, EngineKind, ImageFormat, IoBuffer, Operation};
 use cuddy_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 
 const REQUESTS: usize = 8;
 const REQUEST_BYTES: usize = 4;
+/// Larger images are not looked after.
+const LOOKED_AFTER_BYTES: u64 = 64 << 20;
 /// Most bytes of a request.
 const DATA_BYTES: usize = 64 << 10;
 
@@ -64,6 +69,41 @@ fn request(engine: &mut block::Engine, tag: u64, sectors: u64, data: &mut [u8], 
     assert_eq!(completed, 1);
 }
 
+/// Whether a check finds nothing.
+fn is_sound(path: &Path, repair: Repair) -> bool {
+    image::check(path, repair)
+        .is_ok_and(|report| !report.is_damaged() && report.leaked_clusters == 0)
+}
+
+/// Mends the image, and takes a snapshot, which is read, gone back to and given up.
+fn look_after(options: &DiskOptions, file: &File, data: &mut [u8]) {
+    const NAME: &str = "a name that no input has";
+    let path = &options.path;
+    // An image may have had itself written to anywhere; a check takes memory for each cluster.
+    let is_small = file.metadata().expect("a file").len() < LOOKED_AFTER_BYTES;
+    if !is_small || !is_sound(path, Repair::All) {
+        return;
+    }
+    assert!(is_sound(path, Repair::Nothing), "not mended");
+    if image::create_snapshot(path, NAME).is_err() {
+        return;
+    }
+    assert!(is_sound(path, Repair::Nothing), "a snapshot did harm");
+    let snapshot = DiskOptions {
+        readonly: true,
+        snapshot: Some(NAME.to_owned()),
+        ..options.clone()
+    };
+    if let Ok(disk) = Disk::open(&snapshot) {
+        let mut engine = disk.engine(EngineKind::Sync, 4).expect("an engine");
+        request(&mut engine, 0, disk.sectors(), data, &[0, 0, 127, 0]);
+    }
+    image::apply_snapshot(path, NAME).expect("a snapshot that is there");
+    assert!(is_sound(path, Repair::Nothing), "going back did harm");
+    image::delete_snapshot(path, NAME).expect("a snapshot that is there");
+    assert!(is_sound(path, Repair::Nothing), "deleting did harm");
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let (requests, image) = bytes.split_at(bytes.len().min(REQUESTS * REQUEST_BYTES));
     // SAFETY: the name is a string that ends in a zero.
@@ -78,13 +118,13 @@ fuzz_target!(|bytes: &[u8]| {
         lock: false,
         ..DiskOptions::new(format!("/proc/self/fd/{}", file.as_raw_fd()))
     };
-    let Ok(disk) = Disk::open(&options) else {
-        return;
-    };
-    let sectors = disk.sectors();
-    let mut engine = disk.engine(EngineKind::Sync, 4).expect("an engine");
     let mut data = vec![0x5a; DATA_BYTES];
-    for (tag, bytes) in (0..).zip(requests.chunks(REQUEST_BYTES)) {
-        request(&mut engine, tag, sectors, &mut data, bytes);
+    if let Ok(disk) = Disk::open(&options) {
+        let sectors = disk.sectors();
+        let mut engine = disk.engine(EngineKind::Sync, 4).expect("an engine");
+        for (tag, bytes) in (0..).zip(requests.chunks(REQUEST_BYTES)) {
+            request(&mut engine, tag, sectors, &mut data, bytes);
+        }
     }
+    look_after(&options, &file, &mut data);
 });

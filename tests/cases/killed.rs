@@ -1,9 +1,10 @@
 //! A machine that is killed in the middle of writes loses nothing of what its guest was told is flushed.
 //!
 //! In each round a guest writes its log ([`write_log`]) until the process gets SIGKILL, at no particular
-//! moment. Then the image must have each record whose flush the guest had reported, and a qcow2 image must
-//! be one without a damage that `qemu-img check` sees. Two machines, one after the other, are killed
-//! over each image.
+//! moment. Then the image must have each record whose flush the guest had reported. A qcow2 image must be
+//! one without a damage that `qemu-img check` sees; it may have clusters that were taken and not used,
+//! which are given back when it is next opened to be written to: from then on `qemu-img check` finds nothing at
+//! all. Two machines, one after the other, are killed over each image.
 //!
 //! `CUDDY_KILL_ROUNDS` says how many rounds each test has.
 
@@ -157,7 +158,14 @@ fn qcow2_disks_keep_what_was_flushed() {
             };
             image::create(path, &options).expect("an image");
         },
-        |path| has_leaks(qemu_img.command(), path),
+        |path| {
+            let has_leaks = has_leaks(qemu_img.command(), path);
+            // Opens it to write to it, and changes nothing.
+            image::resize(path, ImageFormat::Qcow2, SECTORS * SECTOR_BYTES).expect("an image");
+            let is_mended = !self::has_leaks(qemu_img.command(), path);
+            assert!(is_mended, "leaks that are not given back");
+            has_leaks
+        },
         |path| {
             let copy = path.with_extension("copy");
             image::convert(path, ImageFormat::Qcow2, &copy, &CreateOptions::default())

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cuddy_tests::{MachineBuilder, disk};
 use tempfile::TempDir;
 use vmm::ImageFormat;
-use vmm::image::CreateOptions;
+use vmm::image::{CreateOptions, Repair};
 
 const SECTORS: u64 = 4096;
 
@@ -196,8 +196,14 @@ fn qcow2_images_do_the_same() {
         ",format=qcow2",
     )
     .pass();
+    vmm::image::create_snapshot(&on_top, "unwritten").expect("a snapshot");
     let tests = "blk-read,blk-unaligned,blk-write,blk-discard";
     machine(tests, &on_top, ",format=qcow2").pass();
+    // It was closed, and a snapshot shows what was before.
+    let report = vmm::image::check(&on_top, Repair::Nothing).expect("a check");
+    assert!(!report.is_dirty && !report.is_damaged() && report.leaked_clusters == 0);
+    let snapshot = ",format=qcow2,readonly=on,snapshot=unwritten";
+    machine("blk-read", &on_top, snapshot).pass();
     // What was written is in the upper image alone.
     for (image, expected) in [
         (&on_top, disk::written_sector(8)),

@@ -262,6 +262,7 @@ fn disk_options(config: &DiskConfig) -> DiskOptions {
     DiskOptions {
         readonly: config.readonly,
         lock: config.lock,
+        snapshot: config.snapshot.clone(),
         format: match config.format {
             DiskFormat::Raw => ImageFormat::Raw,
             DiskFormat::Qcow2 => ImageFormat::Qcow2,

@@ -9,24 +9,16 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::MAGIC;
-
-/// Offsets in the header.
-const VERSION: u64 = 4;
-const CLUSTER_BITS: u64 = 20;
-const L1_ENTRIES: u64 = 36;
-const REFCOUNT_TABLE: u64 = 48;
-const REFCOUNT_TABLE_CLUSTERS: u64 = 56;
-const HEADER_LENGTH: u64 = 100;
+use super::header::{
+    CLUSTER_BITS, HEADER_LENGTH, L1_ENTRIES, L1_ENTRIES_MAX, REFCOUNT_TABLE,
+    REFCOUNT_TABLE_BYTES_MAX, REFCOUNT_TABLE_CLUSTERS, VERSION,
+};
 
 /// The header extension with names of features, and bytes of each name.
 const FEATURE_NAMES: u32 = 0x6803_f857;
 const FEATURE_NAME_BYTES: u32 = 48;
 /// The largest cluster, in which header and extensions are.
 const CLUSTER_BITS_MAX: u32 = 21;
-/// Most entries of the first mapping table and most bytes of the table of reference count blocks, as QEMU has
-/// them: both are held in memory.
-const L1_ENTRIES_MAX: u32 = 4 << 20;
-const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
 /// In an entry of the table of reference count blocks: where the block is.
 const REFCOUNT_BLOCK_OFFSET: u64 = !0x1ff;
 
@@ -54,7 +46,7 @@ pub(super) fn check(file: &File, writable: bool) -> io::Result<()> {
         // for another until the stack ends.
         return refuse(
             "its header has no reference count, so that it cannot be written to: repair it with \
-             `qemu-img check -r all`, or open it with readonly=on",
+             `cuddy image check --repair all`, or open it with readonly=on",
         );
     }
     Ok(())

@@ -63,9 +63,31 @@ pub enum ImageCommand {
         /// What to make
         #[arg(long, value_name = "FORMAT")]
         to: StoredFormat,
+        /// Copy what this internal snapshot of a qcow2 image has, by its name or number
+        #[arg(long, value_name = "NAME")]
+        snapshot: Option<String>,
         /// Clusters of a qcow2 image: a power of two from 512 to 2M [default: 64K]
         #[arg(long, value_name = "SIZE")]
         cluster_size: Option<ByteSize>,
+    },
+    /// Look for what is wrong with a qcow2 image, and mend it
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// The image; nobody may be writing to it
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        path: PathBuf,
+        /// Give lost space back (leaks), or mend also wrong reference counts and marks (all)
+        #[arg(long, value_name = "WHAT")]
+        repair: Option<RepairName>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List, take, go back to and delete the internal snapshots of a qcow2 image
+    Snapshot {
+        /// What to do
+        #[command(subcommand)]
+        command: SnapshotCommand,
     },
     /// Make the disk in an image larger
     Resize {
@@ -78,6 +100,52 @@ pub enum ImageCommand {
         #[arg(long, value_name = "FORMAT", default_value = "raw")]
         format: StoredFormat,
     },
+}
+
+/// What the exit status of a check means.
+const CHECK_HELP: &str = "Exit status:
+  0  nothing is wrong, or not any more
+  1  the image cannot be checked
+  2  the image is damaged; or bad usage
+  3  space is lost, and nothing is damaged";
+
+/// What to do with internal snapshots.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Say which there are
+    List {
+        /// The image
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        path: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep the disk as it is now
+    Create(OneSnapshot),
+    /// Make the disk what it was; what it is now is lost
+    Apply(OneSnapshot),
+    /// Give a snapshot up
+    Delete(OneSnapshot),
+}
+
+/// A snapshot of an image.
+#[derive(Debug, Args)]
+pub struct OneSnapshot {
+    /// The image; no machine may have it
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub path: PathBuf,
+    /// The snapshot's name, or number
+    pub name: String,
+}
+
+/// What to mend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RepairName {
+    /// Lost space
+    Leaks,
+    /// All that needs no guess
+    All,
 }
 
 /// What an image can be.

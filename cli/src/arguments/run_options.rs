@@ -44,7 +44,7 @@ pub struct RunOptions {
     /// Guest memory, such as 1G or size=1G,shared=on,hugepages=2M,prefault=on [default: 512M]
     #[arg(long, value_name = "SIZE[,KEY=VALUE]…", allow_hyphen_values = true)]
     pub memory: Option<String>,
-    /// A disk: path=FILE, then format=raw, qcow2 or auto, readonly=on, cache=writeback, none, directsync or unsafe, lock=off, serial=TEXT,
+    /// A disk: path=FILE, then format=raw, qcow2 or auto, readonly=on, snapshot=NAME of a qcow2 image, cache=writeback, none, directsync or unsafe, lock=off, serial=TEXT,
     /// engine=io_uring, threads or sync, iopoll=on, off or auto, queues=NUMBER, bps=SIZE and iops=NUMBER for limits in a second,
     /// on-error=report, stop or ignore; may be repeated
     #[arg(long, value_name = "path=FILE[,KEY=VALUE]…", value_hint = ValueHint::FilePath)]

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde::Deserialize;
 use vmm::config::{
-    Action, ByteSize, CacheMode, DiskConfig, DiskEngine, DiskErrorAction, DiskPolling, NetConfig,
+    Action, ByteSize, CacheMode, DiskConfig, DiskEngine, DiskErrorAction, DiskFormat, DiskPolling,
+    NetConfig,
 };
 
 use super::*;
@@ -27,6 +28,15 @@ fn a_disk_is_read_with_its_defaults() {
         })
     );
     assert_eq!(
+        disk("a.qcow2,format=qcow2,readonly=on,snapshot=before"),
+        Ok(DiskConfig {
+            format: DiskFormat::Qcow2,
+            readonly: true,
+            snapshot: Some("before".to_owned()),
+            ..DiskConfig::new("a.qcow2")
+        })
+    );
+    assert_eq!(
         disk("a,engine=io_uring,iopoll=auto,queues=2,bps=10M,bps-burst=1M,iops=500,on-error=stop"),
         Ok(DiskConfig {
             engine: DiskEngine::IoUring,
@@ -46,7 +56,7 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
     for (text, message) in [
         (
             "path=a,pth=b",
-            "unknown key 'pth': use path, format, readonly, cache, lock, serial, engine, iopoll, queues, bps, bps-burst, iops, iops-burst or on-error",
+            "unknown key 'pth': use path, format, readonly, snapshot, cache, lock, serial, engine, iopoll, queues, bps, bps-burst, iops, iops-burst or on-error",
         ),
         ("path=a,path=b", "key 'path' is given twice: keep one"),
         ("a,path=b", "key 'path' is given twice: keep one"),
@@ -69,7 +79,7 @@ fn what_is_wrong_is_said_with_its_key_and_a_remedy() {
         ),
         (
             "=a",
-            "unknown key '': use path, format, readonly, cache, lock, serial, engine, iopoll, queues, bps, bps-burst, iops, iops-burst or on-error",
+            "unknown key '': use path, format, readonly, snapshot, cache, lock, serial, engine, iopoll, queues, bps, bps-burst, iops, iops-burst or on-error",
         ),
     ] {
         assert_eq!(disk(text), Err(message.to_owned()), "{text}");

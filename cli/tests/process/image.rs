@@ -1,6 +1,7 @@
 //! `cuddy image`.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -54,6 +55,79 @@ fn images_go_from_creation_to_conversion() {
     let mut expected = vec![0x33; 1 << 20];
     expected.resize(2 << 20, 0);
     assert!(fs::read(folder.path().join("again.raw")).unwrap() == expected);
+}
+
+#[test]
+fn an_image_is_checked_mended_and_has_snapshots() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.qcow2");
+    let status = |arguments: &str| {
+        let words: Vec<_> = arguments
+            .split(' ')
+            .map(|word| word.replace('@', &format!("{}/", folder.path().display())))
+            .collect();
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let output = run(&words);
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    cuddy(folder.path(), "image create @disk.raw 1M");
+    fs::write(folder.path().join("disk.raw"), vec![0x33; 1 << 20]).unwrap();
+    let arguments = "image convert @disk.raw @disk.qcow2 --to qcow2 --cluster-size 4K";
+    assert!(cuddy(folder.path(), arguments).0);
+    let (code, text) = status("image check @disk.qcow2");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("sound: "), "{text}");
+    assert_eq!(status("image snapshot create @disk.qcow2 first").0, 0);
+    assert_eq!(status("image snapshot create @disk.qcow2 first").0, 1);
+    let (_, text) = status("image snapshot list @disk.qcow2");
+    assert!(
+        text.starts_with("1  first  20") && text.contains("1M"),
+        "{text}"
+    );
+    let (_, text) = status("image snapshot list @disk.qcow2 --json");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json[0]["disk-bytes"], 1 << 20);
+    assert_eq!(status("image snapshot apply @disk.qcow2 first").0, 0);
+    let (code, _) = status("image convert @disk.qcow2 @copy.raw --to raw --snapshot first");
+    assert_eq!(code, 0);
+    assert!(fs::read(folder.path().join("copy.raw")).unwrap() == vec![0x33; 1 << 20]);
+    assert_eq!(status("image snapshot delete @disk.qcow2 1").0, 0);
+    assert_eq!(status("image snapshot delete @disk.qcow2 1").0, 1);
+    // A cluster that nobody has, and a count that is too low.
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    let number = |at| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        u64::from_be_bytes(bytes)
+    };
+    let clusters = file.metadata().unwrap().len().div_ceil(4096);
+    file.set_len((clusters + 1) * 4096).unwrap();
+    let block = number(number(48));
+    file.write_all_at(&[0, 1], block + clusters * 2).unwrap();
+    let (code, text) = status("image check @disk.qcow2");
+    assert!(code == 3 && text.contains("1 cluster (4K) lost"), "{text}");
+    let (code, text) = status("image check @disk.qcow2 --repair leaks");
+    assert!(
+        code == 0 && text.contains("given back: 1 cluster (4K)"),
+        "{text}"
+    );
+    file.write_all_at(&[0, 0], block).unwrap();
+    let (code, text) = status("image check @disk.qcow2 --json");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(code == 2 && json["damaged"] == true, "{text}");
+    let (code, text) = status("image check @disk.qcow2 --repair leaks");
+    assert!(
+        code == 2 && text.contains("--repair all mends it"),
+        "{text}"
+    );
+    let (code, text) = status("image check @disk.qcow2 --repair all");
+    assert!(code == 0 && text.contains("mended"), "{text}");
+    assert_eq!(status("image check @disk.raw").0, 1);
 }
 
 #[test]

@@ -18,6 +18,9 @@ pub struct DiskConfig {
     /// Whether the guest may only read it. Several machines may share a read-only disk.
     #[serde(default)]
     pub readonly: bool,
+    /// The name or number of an internal snapshot of a qcow2 image, which is then the disk, for reading alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// How the host caches it.
     #[serde(default)]
     pub cache: CacheMode,
@@ -69,6 +72,7 @@ impl DiskConfig {
             path: path.into(),
             format: DiskFormat::default(),
             readonly: false,
+            snapshot: None,
             cache: CacheMode::default(),
             lock: true,
             serial: None,

@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use virtio::devices::vsock::{HostSocket, VsockOptions};
 
 use super::{
-    CPUS_MAX, CacheMode, DISK_QUEUES_MAX, DiskConfig, DiskEngine, DiskPolling, MachineConfig,
-    NetConfig, Problem, Problems, Transport, VsockConfig,
+    CPUS_MAX, CacheMode, DISK_QUEUES_MAX, DiskConfig, DiskEngine, DiskFormat, DiskPolling,
+    MachineConfig, NetConfig, Problem, Problems, Transport, VsockConfig,
 };
 
 /// Less memory than this holds no kernel and its tables.
@@ -191,6 +191,12 @@ fn check_disk(key: &str, disk: &DiskConfig, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(
             key,
             "path is empty: name an image or a block device",
+        ));
+    }
+    if disk.snapshot.is_some() && (!disk.readonly || disk.format == DiskFormat::Raw) {
+        problems.push(Problem::new(
+            key,
+            "a snapshot is for reading alone, and of a qcow2 image: add format=qcow2,readonly=on",
         ));
     }
     if let Some(serial) = &disk.serial

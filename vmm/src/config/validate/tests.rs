@@ -76,6 +76,24 @@ fn completions_are_polled_for_past_the_page_cache_by_io_uring() {
 }
 
 #[test]
+fn a_snapshot_is_read_and_of_a_qcow2_image() {
+    for (format, readonly, fits) in [
+        (DiskFormat::Qcow2, true, true),
+        (DiskFormat::Auto, true, true),
+        (DiskFormat::Qcow2, false, false),
+        (DiskFormat::Raw, true, false),
+    ] {
+        let disk = DiskConfig {
+            format,
+            readonly,
+            snapshot: Some("before".to_owned()),
+            ..DiskConfig::new("root.qcow2")
+        };
+        assert_eq!(disk_problems("disk", &disk).is_empty(), fits);
+    }
+}
+
+#[test]
 fn queues_and_rates_of_a_disk_have_their_limits() {
     let with = |change: fn(&mut DiskConfig)| {
         let mut disk = DiskConfig::new("root.img");
