@@ -37,6 +37,6 @@ fn pings_and_transfers_both_ways() {
         .unwrap();
     assert!(ping.status.success(), "{ping:?}");
 
-    transfer::both_ways(&mut machine, HOST, BYTES);
+    transfer::both_ways(&mut machine.console, HOST, BYTES);
     setup::power_off(machine);
 }
