@@ -162,6 +162,26 @@ impl Machine {
             .clone()
     }
 
+    /// Waits until `text` is in what the machine wrote on its error output, `times` times.
+    ///
+    /// # Errors
+    ///
+    /// When it is not within `limit`.
+    pub fn expect_message(&self, text: &str, times: usize, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.messages().matches(text).count() < times {
+            if Instant::now() > deadline {
+                return Err(LabError::Unusable(format!(
+                    "no {text:?} within {} s; the messages of the machine:\n{}",
+                    limit.as_secs(),
+                    self.messages()
+                )));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
     /// Waits for the machine's end.
     ///
     /// # Errors

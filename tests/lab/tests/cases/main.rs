@@ -5,8 +5,11 @@
 mod boot;
 mod disk;
 mod drivers;
+mod failing_disk;
+mod fio;
 mod hotplug;
 mod hotplug_net;
+mod kexec;
 mod lifecycle;
 mod lspci;
 mod modules;
