@@ -18,6 +18,7 @@ use libfuzzer_sys::fuzz_target;
 use virtio::GuestMemory;
 use virtio::devices::vsock::{HostSocket, Vsock, VsockOptions};
 use virtio::transport::MmioTransport;
+use virtio::worker::driven;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -39,8 +40,17 @@ const RESET: u16 = 3;
 /// Where servers of the host listen; at port 3 none does.
 const SERVERS: [u32; 2] = [1, 2];
 
+thread_local! {
+    /// Mapped once.
+    static MEMORY: Arc<GuestMemory> = {
+        let ranges = [(GuestAddress(0), MEMORY_BYTES)];
+        Arc::new(GuestMemory::from_ranges(&ranges).expect("memory"))
+    };
+}
+
 /// The host's paths, which are there as long as the process.
 struct Paths {
+    /// It is left to the host's keeper of temporary files: nothing runs at the end of a fuzzer.
     folder: PathBuf,
     socket: Arc<HostSocket>,
     servers: [UnixListener; 2],
@@ -297,7 +307,7 @@ impl Guest {
                 self.set(0x50, 0);
             }
             9..13 => self.host(input),
-            13 => std::thread::sleep(Duration::from_micros(u64::from(input.byte()))),
+            13 => driven::run_pending(),
             14 => {
                 self.transport.pause();
                 self.transport.resume();
@@ -309,6 +319,7 @@ impl Guest {
                 _ => self.set(0x50, 1),
             },
         }
+        driven::run_pending();
         assert_eq!(self.status(), 15, "a packet breaks the device");
     }
 
@@ -330,7 +341,7 @@ impl Guest {
             while u64::from(self.used(0)) < self.available[0] {
                 assert_eq!(self.status(), 15, "a good driver's device breaks");
                 assert!(Instant::now() < end, "a good driver is not served");
-                std::thread::sleep(Duration::from_micros(20));
+                driven::run_pending();
             }
             // A client that was left by itself may have come first.
             let read = |offset| self.memory.read_obj::<u16>(GuestAddress(at + offset));
@@ -342,13 +353,15 @@ impl Guest {
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    driven::set(true);
     let mut input = Input(bytes);
     let mut options = VsockOptions::new("vsock", 3);
     options.connections = CONNECTIONS;
     let socket = Arc::clone(&paths().socket);
     let device = Vsock::new(socket, options, Arc::default()).expect("good options");
-    let ranges = [(GuestAddress(0), MEMORY_BYTES)];
-    let memory = Arc::new(GuestMemory::from_ranges(&ranges).expect("memory"));
+    let memory = MEMORY.with(Arc::clone);
+    let cleared = memory.write_slice(&[0; MEMORY_BYTES], GuestAddress(0));
+    cleared.expect("memory");
     let event = EventFd::new(EFD_NONBLOCK).expect("an event");
     let sink = Arc::new(Sink);
     let transport = MmioTransport::new(Box::new(device), memory.clone(), BASE, event, sink);

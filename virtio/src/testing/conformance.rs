@@ -439,7 +439,9 @@ fn breaks_on_hostile_packed_chains(subject: &On<'_>) {
     for (what, descriptors) in chains {
         driver.start(subject.features() | RING, QUEUE_SIZE);
         let ring = driver.queues[queue].packed();
-        for (index, &(address, length, flags)) in (0..).zip(descriptors) {
+        // The first one last, which makes the list available (2.8.6): the device may look at any time.
+        let numbered: Vec<_> = (0..).zip(descriptors).collect();
+        for (index, &(address, length, flags)) in numbered.into_iter().rev() {
             // The indirect table, for those that have one: elements that break no rule.
             ring.write_descriptor_at(here, index, (here, 16, 0, 0));
             let flags = flags | packed_queue::AVAILABLE;

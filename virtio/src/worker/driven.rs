@@ -61,18 +61,42 @@ struct Driver<T> {
     own: OwnSources,
 }
 
-/// The file descriptors of a device's own: with its token, and the events that it wants.
+/// The file descriptors of a device's own.
 #[derive(Debug, Default)]
-pub(super) struct OwnSources(Vec<(RawFd, u32, EventSet)>);
+pub(super) struct OwnSources(Vec<OwnSource>);
+
+#[derive(Debug)]
+struct OwnSource {
+    fd: RawFd,
+    token: u32,
+    /// What the device wants.
+    events: EventSet,
+    /// What it was told of and has not used up: of a socket's edges, each is told once.
+    told: EventSet,
+}
 
 impl OwnSources {
     pub(super) fn set(&mut self, fd: RawFd, token: u32, events: EventSet) {
         self.remove(fd);
-        self.0.push((fd, token, events));
+        self.0.push(OwnSource {
+            fd,
+            token,
+            events,
+            told: EventSet::empty(),
+        });
     }
 
     pub(super) fn remove(&mut self, fd: RawFd) {
-        self.0.retain(|(other, ..)| *other != fd);
+        self.0.retain(|source| source.fd != fd);
+    }
+
+    /// Takes note of what is still there of what the device was told.
+    fn note_used_up(&mut self) {
+        let wanted = |source: &OwnSource| (source.fd, source.token, source.events);
+        let wanted: Vec<_> = self.0.iter().map(wanted).collect();
+        for (source, ready) in self.0.iter_mut().zip(poll(&wanted)) {
+            source.told &= ready;
+        }
     }
 }
 
@@ -111,8 +135,8 @@ impl<T: WorkerTask> Driver<T> {
         let doorbells = self.service.doorbells.iter();
         let wanted = (0_u32..).zip(doorbells);
         let wanted = wanted.map(|(index, doorbell)| (doorbell.as_raw_fd(), index, EventSet::IN));
-        let own = self.own.0.iter().copied();
-        let own = own.map(|(fd, token, events)| (fd, OWN | token, events));
+        let own = self.own.0.iter();
+        let own = own.map(|source| (source.fd, OWN | source.token, source.events));
         let wanted: Vec<_> = wanted.chain(own).collect();
         let ready = match self.service.state {
             // Each queue has a first turn.
@@ -122,6 +146,15 @@ impl<T: WorkerTask> Driver<T> {
         };
         let mut any = false;
         for ((fd, data, events), ready) in wanted.into_iter().zip(ready) {
+            let source = self.own.0.iter_mut().find(|source| source.fd == fd);
+            let ready = match source {
+                Some(source) if events.contains(EventSet::EDGE_TRIGGERED) => {
+                    let news = ready & !source.told;
+                    source.told = ready;
+                    news
+                }
+                _ => ready,
+            };
             if ready.is_empty() {
                 continue;
             }
@@ -132,6 +165,7 @@ impl<T: WorkerTask> Driver<T> {
             let sources = Sources::Driven(&mut self.own);
             self.service.process(data, ready, sources);
         }
+        self.own.note_used_up();
         any
     }
 }
@@ -166,8 +200,23 @@ fn poll(wanted: &[(RawFd, u32, EventSet)]) -> Vec<EventSet> {
     }
 }
 
-/// An event or a timer that is readable is so no more.
+/// An event or a timer that is readable is so no more. What a socket has is its reader's.
 fn take_edge(fd: RawFd) {
+    let mut kind: libc::c_int = 0;
+    let mut length = 4;
+    // SAFETY: the pointers are to an integer and to its size.
+    let is_socket = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_TYPE,
+            (&raw mut kind).cast(),
+            &raw mut length,
+        )
+    };
+    if is_socket == 0 {
+        return;
+    }
     let mut count = [0_u8; 8];
     // SAFETY: there are as many bytes as the call is told of.
     let _nothing_to_read = unsafe { libc::read(fd, count.as_mut_ptr().cast(), count.len()) };
