@@ -22,6 +22,7 @@ mod check;
 mod compressed;
 mod copied;
 mod entry;
+mod fields;
 mod findings;
 mod header;
 mod image_file;
@@ -159,20 +160,27 @@ impl Qcow2Image {
     }
 
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.noted(self.try_write(bytes, offset))
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.noted(self.change(offset, length, |access| access.write(bytes, offset)))
     }
 
-    fn try_write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    /// Has `change` write to a range of the disk. Nobody else uses the disk meanwhile where that is
+    /// compressed in a way that the library does not know.
+    fn change(
+        &self,
+        offset: u64,
+        length: u64,
+        change: impl FnOnce(&FormatAccess<ImageFile>) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.mark()?;
-        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let access = self.shared();
         if !self.has_zstd_at(&access, offset, length)? {
-            return access.write(bytes, offset);
+            return change(&access);
         }
         drop(access);
         let access = self.exclusive();
         self.unpack_edges(&access, offset, length)?;
-        access.write(bytes, offset)
+        change(&access)
     }
 
     /// Where in the image's own file the `length` bytes from `offset` on are, if they are there in one piece
@@ -232,20 +240,9 @@ impl Qcow2Image {
     pub(crate) fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> io::Result<()> {
         match may_unmap {
             true => self.discard(offset, length),
-            false => self.noted(self.try_write_zeroes(offset, length)),
+            false => self
+                .noted(self.change(offset, length, |access| access.write_zeroes(offset, length))),
         }
-    }
-
-    fn try_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.mark()?;
-        let access = self.shared();
-        if !self.has_zstd_at(&access, offset, length)? {
-            return access.write_zeroes(offset, length);
-        }
-        drop(access);
-        let access = self.exclusive();
-        self.unpack_edges(&access, offset, length)?;
-        access.write_zeroes(offset, length)
     }
 
     /// Makes the disk larger.

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::fields::{u16_at, u32_at, u64_at};
 use super::header::Header;
 use super::medium::Medium;
 
@@ -95,20 +96,10 @@ impl Entry {
             table: u64_at(bytes, 0)?,
             table_entries: u32_at(bytes, 8)?,
         };
-        let name = usize::from(u16::from_be_bytes(bytes.get(18..20)?.try_into().ok()?));
+        let name = usize::from(u16_at(bytes, 18)?);
         let extra = usize::try_from(u32_at(bytes, 20)?).ok()?;
         let length = ENTRY_BYTES.checked_add(name)?.checked_add(extra)?;
         let length = length.checked_next_multiple_of(8)?;
         (length <= bytes.len()).then_some((entry, length))
     }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
-    Some(u32::from_be_bytes(bytes))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let bytes = bytes.get(at..at.checked_add(8)?)?.try_into().ok()?;
-    Some(u64::from_be_bytes(bytes))
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::fields::{u16_at, u32_at, u64_at};
 use super::header::{Header, L1_ENTRIES_MAX, L1Table};
 use super::medium::Medium;
 
@@ -174,21 +175,6 @@ impl Entry {
             },
         })
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at.checked_add(2)?)?.try_into().ok()?;
-    Some(u16::from_be_bytes(bytes))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
-    Some(u32::from_be_bytes(bytes))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let bytes = bytes.get(at..at.checked_add(8)?)?.try_into().ok()?;
-    Some(u64::from_be_bytes(bytes))
 }
 
 #[cfg(test)]
