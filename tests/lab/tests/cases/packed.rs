@@ -7,14 +7,14 @@ use crate::tap::Tap;
 use crate::transfer;
 
 const HOST: &str = "10.79.0.1";
-const NET_BYTES: usize = 8 << 20;
+const NET_BYTES: usize = 1 << 20;
 
 #[test]
 fn packed_rings_carry_a_disk_and_a_network() {
     let _tap = Tap::new("cuddy-packed0", "10.79.0.1/24");
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.img");
-    File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    File::create(&image).unwrap().set_len(4 << 20).unwrap();
     let mut options = setup::elf();
     options.cpus = 2;
     options.disks = vec![format!("path={}", image.display())];
@@ -25,7 +25,7 @@ fn packed_rings_carry_a_disk_and_a_network() {
     // Bit 34 of each device's features, which Linux shows lowest first.
     let bits = "cut -c35 /sys/bus/virtio/devices/*/features | sort -u";
     assert_eq!(machine.run(bits, COMMAND_LIMIT).unwrap(), "1");
-    let fill = "dd if=/dev/urandom of=/dev/vda bs=1M count=16 conv=fsync";
+    let fill = "dd if=/dev/urandom of=/dev/vda bs=1M count=4 conv=fsync";
     machine.run(fill, TRANSFER_LIMIT).unwrap();
     let checksum = "sha256sum < /dev/vda | cut -d' ' -f1";
     let written = machine.run(checksum, TRANSFER_LIMIT).unwrap();
