@@ -94,6 +94,8 @@ pub enum Connection<'a> {
 #[derive(Debug, Clone)]
 pub struct Lab {
     qemu: Qemu,
+    /// What QEMU says of its version.
+    version: String,
     kernel: PathBuf,
     base: PathBuf,
     initrd: PathBuf,
@@ -128,8 +130,10 @@ impl Lab {
     /// When a package cannot be fetched or a file cannot be made.
     pub fn prepare(cache: &Cache, cuddy: &Path, disks: &[&Path]) -> Result<Self> {
         let kernel = Kernel::fetch(cache)?;
+        let qemu = Qemu::find(cache)?;
         Ok(Self {
-            qemu: Qemu::find(cache)?,
+            version: qemu.version()?,
+            qemu,
             base: base_initramfs(cache, &kernel)?,
             initrd: guest::initrd(cache, &kernel)?,
             // Nobody has to decompress it, and QEMU enters it by its PVH note.
@@ -233,10 +237,7 @@ impl Lab {
         save: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let words = (self.machine(processors), &self.disks, REVISION);
-        let recipe = digest(&[
-            format!("{words:?}").as_bytes(),
-            self.qemu.version()?.as_bytes(),
-        ]);
+        let recipe = digest(&[format!("{words:?}").as_bytes(), self.version.as_bytes()]);
         self.cache.entry(&format!("lab-{recipe}.state"), save)
     }
 }

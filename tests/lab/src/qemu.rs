@@ -7,7 +7,7 @@
 //! machine under test. An installed QEMU is used when it is new enough, else one of Debian's backports with
 //! all its libraries, unpacked in the cache.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::cache::Cache;
@@ -40,10 +40,10 @@ impl Qemu {
     ///
     /// When it cannot be fetched.
     pub fn find(cache: &Cache) -> Result<Self> {
-        if let Some(path) = installed(PROGRAM)
-            && is_new_enough(&path)
+        if let Some(host) = installed(PROGRAM).map(Self::Installed)
+            && host.version().is_ok_and(|text| is_new_enough(&text))
         {
-            return Ok(Self::Installed(path));
+            return Ok(host);
         }
         let root = cache.entry(&format!("{PACKAGE}-{RELEASE}"), |new| {
             eprintln!("cuddy-lab: fetching a QEMU that loses no interrupts into the cache");
@@ -56,6 +56,15 @@ impl Qemu {
             )));
         }
         Ok(Self::Unpacked(root))
+    }
+
+    /// What it says of its version.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be run.
+    pub(crate) fn version(&self) -> Result<String> {
+        output_of(self.command().arg("--version"))
     }
 
     /// A command of it, which does not outlive this process, whatever ends that.
@@ -84,22 +93,8 @@ impl Qemu {
     }
 }
 
-impl Qemu {
-    /// What it says of its version.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be run.
-    pub(crate) fn version(&self) -> Result<String> {
-        output_of(self.command().arg("--version"))
-    }
-}
-
-fn is_new_enough(program: &Path) -> bool {
-    output_of(Command::new(program).arg("--version"))
-        .ok()
-        .and_then(|text| version(&text))
-        .is_some_and(|version| version >= MINIMUM)
+fn is_new_enough(text: &str) -> bool {
+    version(text).is_some_and(|version| version >= MINIMUM)
 }
 
 /// Major and minor version in the first line of `--version`.

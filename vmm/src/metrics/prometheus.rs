@@ -14,6 +14,7 @@ pub fn render(metrics: &Metrics) -> String {
     family(
         &mut text,
         "cuddy_vcpu_exits_total",
+        "counter",
         "Returns of KVM_RUN by reason.",
     );
     for (number, vcpu) in metrics.vcpus.iter().enumerate() {
@@ -29,6 +30,7 @@ pub fn render(metrics: &Metrics) -> String {
     family(
         &mut text,
         "cuddy_vcpu_interpreted_instructions_total",
+        "counter",
         "Instructions carried out ahead of a software KVM.",
     );
     for (number, vcpu) in metrics.vcpus.iter().enumerate() {
@@ -41,6 +43,7 @@ pub fn render(metrics: &Metrics) -> String {
     family(
         &mut text,
         "cuddy_vcpu_completions_total",
+        "counter",
         "Instructions completed outside KVM by mnemonic.",
     );
     for (number, vcpu) in metrics.vcpus.iter().enumerate() {
@@ -61,14 +64,13 @@ pub fn render(metrics: &Metrics) -> String {
 type Sample = (&'static str, u64);
 
 fn render_vsock(text: &mut String, machine: &str, counts: &VsockCounts) {
-    let mut family = |name: &str, kind: &str, help: &str, samples: &[Sample]| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    let mut whole = |name: &str, kind: &str, help: &str, samples: &[Sample]| {
+        family(text, name, kind, help);
         for (labels, value) in samples {
             let _ = writeln!(text, "{name}{{machine=\"{machine}\"{labels}}} {value}");
         }
     };
-    family(
+    whole(
         "cuddy_vsock_connections_total",
         "counter",
         "Connections of the socket device by what became of them.",
@@ -77,13 +79,13 @@ fn render_vsock(text: &mut String, machine: &str, counts: &VsockCounts) {
             (",outcome=\"refused\"", counts.refused),
         ],
     );
-    family(
+    whole(
         "cuddy_vsock_open_connections",
         "gauge",
         "Connections of the socket device that there are.",
         &[("", counts.open)],
     );
-    family(
+    whole(
         "cuddy_vsock_bytes_total",
         "counter",
         "Bytes through the socket device by direction.",
@@ -92,7 +94,7 @@ fn render_vsock(text: &mut String, machine: &str, counts: &VsockCounts) {
             (",direction=\"from_guest\"", counts.from_guest_bytes),
         ],
     );
-    family(
+    whole(
         "cuddy_vsock_dropped_packets_total",
         "counter",
         "Packets of the guest that were none of its own.",
@@ -100,8 +102,9 @@ fn render_vsock(text: &mut String, machine: &str, counts: &VsockCounts) {
     );
 }
 
-fn family(text: &mut String, name: &str, help: &str) {
-    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n");
+fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a string cannot fail.
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
 }
 
 /// A label's value: backslash, quote and newline are escaped.

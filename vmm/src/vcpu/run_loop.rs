@@ -144,12 +144,7 @@ impl Vcpu {
                     continue;
                 }
                 Next::End(end) => return Leave::GuestEnd(end),
-                // What follows may go on in a run at once.
                 Next::InternalError => match self.complete() {
-                    Ok(Effect::None) => match self.run_ahead() {
-                        Ok(()) => continue,
-                        Err(failure) => return self.crash(failure),
-                    },
                     Ok(effect) => effect,
                     Err(failure) => return self.crash(failure),
                 },
@@ -171,7 +166,7 @@ impl Vcpu {
         }
     }
 
-    /// Finishes an instruction that KVM would not emulate; says why the vCPU cannot go on where that is not
+    /// Finishes an instruction that KVM would not emulate, and goes on in a run; says why the vCPU cannot go on where that is not
     /// why KVM stopped, or not possible.
     fn complete(&mut self) -> Result<Effect, Failure> {
         let Some(bytes) = self.page.refused_instruction() else {
@@ -183,12 +178,16 @@ impl Vcpu {
                 bytes: bytes.as_slice().to_owned(),
             });
         }
-        self.completer.complete(
+        let effect = self.completer.complete(
             &mut self.fd,
             &self.context,
             &self.counters,
             bytes.as_slice(),
-        )
+        )?;
+        if matches!(effect, Effect::None) {
+            self.run_ahead()?;
+        }
+        Ok(effect)
     }
 
     /// Carries out what follows the instruction that KVM has stepped over, or that was completed.

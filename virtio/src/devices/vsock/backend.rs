@@ -288,12 +288,7 @@ impl Backend {
         data: Buffers<'_>,
         events: &mut OwnEvents<'_, '_>,
     ) -> Result<(), Fault> {
-        let Some(Entry {
-            stream,
-            peer: Peer::Guest(connection),
-            ..
-        }) = self.connections.get(number)
-        else {
+        let Some((stream, connection)) = self.connections.connected(number) else {
             return Ok(());
         };
         let data = data.split_at(u64::from(header.length));
@@ -327,12 +322,7 @@ impl Backend {
 
     /// Does what a connection's state asks for on the host's side, and gives it its turn.
     fn go_on(&mut self, number: usize, events: &mut OwnEvents<'_, '_>) -> Result<(), Fault> {
-        let Some(Entry {
-            stream,
-            peer: Peer::Guest(connection),
-            ..
-        }) = self.connections.get(number)
-        else {
+        let Some((stream, connection)) = self.connections.connected(number) else {
             return Ok(());
         };
         let flushed = match stream.is_hung_up() {
@@ -388,17 +378,8 @@ impl Backend {
     }
 
     fn fill_from(&mut self, number: usize, buffers: Buffers<'_>) -> Option<u32> {
-        let entry = self.connections.get(number)?;
-        let has_data = entry.stream.has_data();
-        let Entry {
-            stream,
-            peer: Peer::Guest(connection),
-            ..
-        } = entry
-        else {
-            return None;
-        };
-        let outgoing = connection.next(has_data)?;
+        let (stream, connection) = self.connections.connected(number)?;
+        let outgoing = connection.next(stream.has_data())?;
         let (head, room) = buffers.split_at(HEADER_LENGTH)?;
         let mut length = 0;
         if let Outgoing::Data(most) = outgoing {

@@ -114,6 +114,21 @@ impl Connections {
         self.entries.get_mut(number)?.as_mut()
     }
 
+    /// The stream with this number and its connection, if it has one already.
+    pub(super) fn connected(
+        &mut self,
+        number: usize,
+    ) -> Option<(&mut HostStream, &mut Connection)> {
+        match self.get(number)? {
+            Entry {
+                stream,
+                peer: Peer::Guest(connection),
+                ..
+            } => Some((stream, connection)),
+            Entry { .. } => None,
+        }
+    }
+
     /// The number of the connection with these ports.
     pub(super) fn find(&self, ports: Ports) -> Option<usize> {
         self.by_ports.get(&ports).copied()
